@@ -1,0 +1,1 @@
+"""Filling volumes with disks, on a laptop and in a worker pod alike."""

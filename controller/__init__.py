@@ -1,0 +1,1 @@
+"""The control plane; the only package that knows Kubernetes."""

@@ -1,0 +1,79 @@
+"""The seams of the data path: where bytes come from, where a disk goes, and what decoding promises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from imagekit.base.units import MIB, TIB
+from imagekit.image import DiskFormat
+
+
+class ByteStream(Protocol):
+    """Bytes in order, once: the reading half of a binary file."""
+
+    def read(self, size_bytes: int, /) -> bytes:
+        """Return 1 to ``size_bytes`` bytes, or ``b""`` at the end."""
+        ...
+
+
+class RandomReader(Protocol):
+    """Bytes at any place: a local file, or a remote one through Range requests."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the whole."""
+        ...
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Return exactly ``size_bytes`` from ``offset_bytes``, or fewer only at the end."""
+        ...
+
+
+class DiskWriter(Protocol):
+    """A disk that is being filled; what was never written reads as zeros once ``finish`` returned."""
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        """Largest virtual size that fits; None when only the file system limits it."""
+        ...
+
+    def begin(self, virtual_size_bytes: int) -> None:
+        """Prepare a disk of this size; called once, before any write.
+
+        Raises:
+            NoSpaceError: It does not fit; nothing was written.
+        """
+        ...
+
+    def write_at(self, offset_bytes: int, data: bytes | memoryview) -> None:
+        """Take data for this place; runs of zeros may become holes. Order is free, overlaps are not."""
+        ...
+
+    def finish(self) -> None:
+        """Make everything durable. Raises what any earlier write failed with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """Bounds against hostile images; more than any of them is an ImageError.
+
+    Attributes:
+        virtual_size_bytes: Largest disk.
+        pending_bytes: Data held in memory until the tables say where it belongs.
+        table_bytes: Largest qcow2 L1 table.
+    """
+
+    virtual_size_bytes: int = 64 * TIB
+    pending_bytes: int = 32 * MIB
+    table_bytes: int = 32 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedDisk:
+    """What a decoder wrote: ``written_bytes`` is guest data handed to the writer, zeros included."""
+
+    format: DiskFormat
+    virtual_size_bytes: int
+    written_bytes: int
