@@ -86,9 +86,10 @@ class VerifyingStream:
             raise VerificationError(
                 f"{self._what} ended after {self._seen_bytes} of {self._size_bytes} bytes", reason="TruncatedStream", temporary=True
             )
-        if self._hash.hexdigest() != self._digest.encoded:
+        actual = Digest(self._digest.algorithm, self._hash.hexdigest())
+        if actual != self._digest:
             raise VerificationError(
-                f"{self._what} is not what its digest says: expected {self._digest}, got {self._digest.algorithm}:{self._hash.hexdigest()}",
+                f"{self._what} is not what its digest says: expected {self._digest}, got {actual}",
                 hint="the bytes were changed on the way or in the registry; pull again, then ask who publishes the image",
             )
         self._is_verified = True

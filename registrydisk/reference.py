@@ -79,9 +79,9 @@ class Transport(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """Where an image is: ``docker://REF``, ``oci:DIR[:tag]``, ``oci-archive:FILE[:tag]``, ``docker-archive:FILE[:REF]``
-    or ``docker-daemon:REF``.
+    """Where an image is.
 
+    Written ``docker://REF``, ``oci:DIR[:tag]``, ``oci-archive:FILE[:tag]``, ``docker-archive:FILE[:REF]`` or ``docker-daemon:REF``.
     ``reference`` is set for docker and docker-daemon, ``path`` for the others; ``tag`` is what follows a path, or empty.
     """
 

@@ -67,14 +67,19 @@ class LazyGroup(click.Group):
 
             near = difflib.get_close_matches(args[0], self._table, n=1)
             if near:
-                error.message += f" Did you mean {near[0]!r}?"
+                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
             raise
 
 
 def output_option(function: Function) -> Function:
     """Add ``-o text|json|yaml`` as the parameter ``output``."""
     return click.option(
-        "-o", "--output", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True, help="How the result is printed."
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json", "yaml"]),
+        default="text",
+        show_default=True,
+        help="How the result is printed.",
     )(function)
 
 

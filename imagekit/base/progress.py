@@ -205,7 +205,14 @@ class _BarProgress:
         from tqdm import tqdm  # a tenth of a second that only a terminal needs
 
         with tqdm(
-            desc=name, total=total_bytes, unit="B", unit_scale=True, unit_divisor=1024, dynamic_ncols=True, mininterval=0.2, file=sys.stderr
+            desc=name,
+            total=total_bytes,
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            dynamic_ncols=True,
+            mininterval=0.2,
+            file=sys.stderr,
         ) as bar:
             yield _BarPhase(bar)
 
@@ -238,7 +245,9 @@ class SilentProgress:
         """Tell nothing."""
 
 
-def open_progress(mode: ProgressMode, *, stream: TextIO | None = None, is_ci: bool = False, clock: Clock = SYSTEM_CLOCK) -> Progress:
+def open_progress(
+    mode: ProgressMode, *, stream: TextIO | None = None, is_ci: bool = False, clock: Clock = SYSTEM_CLOCK
+) -> Progress:
     """Return where a command tells its progress.
 
     Args:

@@ -33,7 +33,7 @@ class RetryPolicy:
         """Return the wait after the ``failures``-th failure; ``jitter`` is in [0, 1)."""
         if error.retry_after_seconds is not None:
             return min(max(error.retry_after_seconds, 0.0), self.longest_server_delay_seconds)
-        backoff = min(self.first_delay_seconds * 2 ** (failures - 1), self.longest_delay_seconds)
+        backoff = min(self.first_delay_seconds * 2.0 ** (failures - 1), self.longest_delay_seconds)
         return backoff * (0.5 + jitter / 2)
 
 
