@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import shlex
 import shutil
@@ -34,6 +35,7 @@ class ProcessLimits:
 
     Attributes:
         timeout_seconds: Wall time until it is ended.
+        stall_seconds: Silence on standard output after which it is ended; for programs that tell their progress.
         address_space_bytes: RLIMIT_AS; unlimited when None.
         cpu_seconds: RLIMIT_CPU; unlimited when None.
         file_size_bytes: RLIMIT_FSIZE; unlimited when None.
@@ -42,6 +44,7 @@ class ProcessLimits:
     """
 
     timeout_seconds: float
+    stall_seconds: float | None = None
     address_space_bytes: int | None = None
     cpu_seconds: int | None = None
     file_size_bytes: int | None = None
@@ -85,14 +88,15 @@ def run(
 
     Raises:
         ToolError: The program is missing, ended with another exit code, printed too much or died by a signal.
-        DeadlineError: It did not end in time.
+        DeadlineError: It did not end in time, or was silent for too long.
     """
     with _started(argv, limits=limits, environment=environment, pass_fds=pass_fds, purpose=purpose) as process:
-        stdout, stderr = _collect(process, argv, purpose=purpose, limits=limits, on_output=on_output)
-        exit_code = process.wait()
+        output = _Output(limits, on_output, subject=f"cannot {purpose}: {argv[0]}")
+        _collect(process, output)
+    exit_code = process.returncode
     if exit_code not in accepted_exit_codes:
-        raise _failure(argv, purpose=purpose, exit_code=exit_code, stderr=stderr, hint=hint)
-    return Completed(exit_code=exit_code, stdout=stdout, stderr=stderr)
+        raise _failure(argv, purpose=purpose, exit_code=exit_code, stderr=bytes(output.stderr), hint=hint)
+    return Completed(exit_code=exit_code, stdout=bytes(output.stdout), stderr=bytes(output.stderr))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +118,9 @@ class Daemon:
 
     def log_tail(self) -> str:
         """Return the last lines that it printed."""
-        with contextlib.suppress(OSError):
-            return _tail(self.log_path.read_bytes())
+        with contextlib.suppress(OSError), self.log_path.open("rb") as log:
+            log.seek(max(0, self.log_path.stat().st_size - _READ_BYTES))
+            return _tail(log.read(_READ_BYTES))
         return ""
 
 
@@ -210,54 +215,96 @@ def _started(
     try:
         yield process
     finally:
-        if process.poll() is None:
-            _end_group(process, grace_seconds=1.0)
+        _end_group(process, grace_seconds=1.0)
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
 
 
-def _collect(
-    process: subprocess.Popen[bytes],
-    argv: Sequence[str],
-    *,
-    purpose: str,
-    limits: ProcessLimits,
-    on_output: Callable[[bytes], None] | None,
-) -> tuple[bytes, bytes]:
-    stdout, stderr = bytearray(), bytearray()
-    deadline = SYSTEM_CLOCK.monotonic() + limits.timeout_seconds
-    with selectors.DefaultSelector() as selector:
-        for pipe in filter(None, (process.stdout, process.stderr)):
-            selector.register(pipe, selectors.EVENT_READ)
+class _Output:
+    """What a running program printed so far, within its limits."""
+
+    def __init__(self, limits: ProcessLimits, on_output: Callable[[bytes], None] | None, *, subject: str) -> None:
+        self.stdout, self.stderr = bytearray(), bytearray()
+        self._limits = limits
+        self._on_output = on_output
+        self._subject = subject
+        self._started_at = self._heard_at = SYSTEM_CLOCK.monotonic()
+
+    def take_stdout(self, chunk: bytes) -> None:
+        self._heard_at = SYSTEM_CLOCK.monotonic()
+        if self._on_output is not None:
+            self._on_output(chunk)
+            return
+        self.stdout += chunk
+        if len(self.stdout) > self._limits.output_bytes:
+            raise ToolError(f"{self._subject} printed more than {self._limits.output_bytes} bytes")
+
+    def take_stderr(self, chunk: bytes) -> None:
+        self.stderr += chunk
+        del self.stderr[: -self._limits.output_bytes]
+
+    def patience_seconds(self) -> float:
+        """Return how long the program may still be silent, or raise when its time is over."""
+        now = SYSTEM_CLOCK.monotonic()
+        remaining_seconds = self._started_at + self._limits.timeout_seconds - now
+        if remaining_seconds <= 0:
+            raise DeadlineError(f"{self._subject} did not end in {format_duration(self._limits.timeout_seconds)}")
+        if self._limits.stall_seconds is None:
+            return remaining_seconds
+        silence_seconds = self._heard_at + self._limits.stall_seconds - now
+        if silence_seconds <= 0:
+            raise DeadlineError(f"{self._subject} made no progress for {format_duration(self._limits.stall_seconds)}")
+        return min(remaining_seconds, silence_seconds)
+
+
+def _collect(process: subprocess.Popen[bytes], output: _Output) -> None:
+    """Read what the program prints until it ended and both pipes are closed; it stays to be reaped."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with selectors.DefaultSelector() as selector, _watched(process) as leader:
+        selector.register(process.stdout, selectors.EVENT_READ, output.take_stdout)
+        selector.register(process.stderr, selectors.EVENT_READ, output.take_stderr)
+        selector.register(leader, selectors.EVENT_READ)
         while selector.get_map():
-            remaining_seconds = deadline - SYSTEM_CLOCK.monotonic()
-            if remaining_seconds <= 0:
-                raise DeadlineError(f"cannot {purpose}: {argv[0]} did not end in {format_duration(limits.timeout_seconds)}")
-            for key, _ in selector.select(remaining_seconds):
-                chunk = os.read(key.fd, _READ_BYTES)
-                if not chunk:
-                    selector.unregister(key.fileobj)
-                elif key.fileobj is process.stderr:
-                    stderr += chunk
-                    del stderr[: -limits.output_bytes]
-                elif on_output is not None:
-                    on_output(chunk)
+            for key, _ in selector.select(output.patience_seconds()):
+                if key.fd == leader:
+                    selector.unregister(leader)
+                    _signal_group(process, signal.SIGKILL)  # what it left behind would hold the pipes open
+                elif chunk := os.read(key.fd, _READ_BYTES):
+                    key.data(chunk)
                 else:
-                    stdout += chunk
-                    if len(stdout) > limits.output_bytes:
-                        raise ToolError(f"cannot {purpose}: {argv[0]} printed more than {limits.output_bytes} bytes")
-    return bytes(stdout), bytes(stderr)
+                    selector.unregister(key.fileobj)
+
+
+@contextlib.contextmanager
+def _watched(process: subprocess.Popen[bytes]) -> Iterator[int]:
+    """Open a descriptor that becomes readable when the program ends; it does not reap it."""
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _end_group(process: subprocess.Popen[bytes], *, grace_seconds: float) -> None:
-    """End the process group and reap its leader; the group may outlive the leader, so it is always signalled."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(grace_seconds)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    """End the process group and reap its leader; the group may outlive the leader, so it is always signalled.
+
+    The leader is reaped last: until then its id, which is the group's, cannot become somebody else's.
+    """
+    if process.returncode is None:
+        with _watched(process) as leader:
+            waiter = select.poll()
+            waiter.register(leader, select.POLLIN)
+            if not waiter.poll(0):
+                _signal_group(process, signal.SIGTERM)
+                waiter.poll(grace_seconds * 1000)
+    _signal_group(process, signal.SIGKILL)
     process.wait()
 
 
@@ -265,9 +312,15 @@ def _tail(output: bytes) -> str:
     return "\n".join(output.decode("utf-8", "replace").strip().splitlines()[-_STDERR_LINES:])
 
 
+def _signal_name(number: int) -> str:
+    with contextlib.suppress(ValueError):  # most real-time signals have no name
+        return signal.Signals(number).name
+    return f"signal {number}"
+
+
 def _failure(argv: Sequence[str], *, purpose: str, exit_code: int, stderr: bytes, hint: str) -> ToolError:
     if exit_code < 0:
-        ending, reason = f"was ended by {signal.Signals(-exit_code).name}", "ToolCrashed"
+        ending, reason = f"was ended by {_signal_name(-exit_code)}", "ToolCrashed"
     else:
         ending, reason = f"ended with exit code {exit_code}", "ToolFailed"
     lines = [f"cannot {purpose}: {argv[0]} {ending}", f"command: {shlex.join(argv)}"]
