@@ -5,29 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from imagekit.base.readers import ByteStream, RandomReader
 from imagekit.base.units import MIB, TIB
 from imagekit.image import DiskFormat
 
-
-class ByteStream(Protocol):
-    """Bytes in order, once: the reading half of a binary file."""
-
-    def read(self, size_bytes: int, /) -> bytes:
-        """Return 1 to ``size_bytes`` bytes, or ``b""`` at the end."""
-        ...
-
-
-class RandomReader(Protocol):
-    """Bytes at any place: a local file, or a remote one through Range requests."""
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the whole."""
-        ...
-
-    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return exactly ``size_bytes`` from ``offset_bytes``, or fewer only at the end."""
-        ...
+__all__ = ["ByteStream", "DecodeLimits", "DecodedDisk", "DiskWriter", "RandomReader"]
 
 
 class DiskWriter(Protocol):
