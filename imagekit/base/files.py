@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,21 +38,97 @@ def publish(partial: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_file(target: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Open a file that appears as ``target`` when the context ends well, and not at all otherwise."""
+    """Open a file that appears as ``target`` when the context ends well, and not at all otherwise.
+
+    Raises:
+        UsageError: Another process is writing ``target``; what a dead one left is removed.
+    """
     partial = partial_path(target)
-    with contextlib.suppress(FileNotFoundError):
-        partial.unlink()
-    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    try:
-        with open(descriptor, "r+b") as file:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(_claimed(partial, lambda: os.open(partial, flags, mode), target=target), "r+b") as file:
+        try:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        publish(partial, target)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+            publish(partial, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                partial.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield the path where a program shall write, and sync, a file that appears as ``target`` like an atomic_file.
+
+    The path lies in a directory of our own beside ``target``, and ends in the same name: some formats write their
+    file's name into themselves.
+
+    Raises:
+        UsageError: Another process is writing ``target``; what a dead one left is removed.
+    """
+    directory = target.with_name(f".{target.name}.partial.d")
+
+    def create() -> int:
+        directory.mkdir(mode=0o700)
+        return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    descriptor = _claimed(directory, create, target=target)
+    try:
+        yield directory / target.name
+        publish(directory / target.name, target)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _claimed(partial: Path, create: Callable[[], int], *, target: Path) -> int:
+    """Return the descriptor of a new, locked ``partial``, of which only one process at a time holds one."""
+    while True:
+        try:
+            descriptor = create()
+        except FileExistsError:
+            _remove_abandoned(partial, target=target)
+            continue
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no directory {partial.parent}") from error
+        except OSError as error:
+            raise translate_os_error(error, doing=f"write {target}") from error
+        if _is_locked_here(descriptor, partial, target=target):
+            return descriptor
+
+
+def _remove_abandoned(partial: Path, *, target: Path) -> None:
+    """Remove what a run that died left as ``partial``; the kernel released its lock."""
+    try:
+        descriptor = os.open(partial, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"{partial} is in the way of writing {target}: {error.strerror}", hint="remove it") from error
+    if not _is_locked_here(descriptor, partial, target=target):
+        return
+    try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            shutil.rmtree(partial)
+        else:
             partial.unlink()
-        raise
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked_here(descriptor: int, path: Path, *, target: Path) -> bool:
+    """Lock ``descriptor``; close it and return False when ``path`` is, by now, something else."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UsageError(f"another process is writing {target}", reason="InUse", hint="wait until it has ended") from error
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False)):
+            return True
+    os.close(descriptor)
+    return False
 
 
 def write_file(target: Path, content: bytes, *, mode: int = 0o644) -> None:
