@@ -19,7 +19,7 @@ from imagekit.image import DiskFormat
 from registrydisk.compressor import BlockCompressor, LayerMode, gzip_member
 from registrydisk.digest import Digest
 from registrydisk.disk_source import DiskOptions, DiskSource, open_disk
-from registrydisk.image_config import ImageConfig
+from registrydisk.image_config import HistoryEntry, ImageConfig
 from registrydisk.labels import LABEL_PAYLOAD_SHA256, DiskFacts, environment_of
 from registrydisk.layer import DiskFile, WrittenLayer, write_layer
 from registrydisk.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Index, Manifest, Platform
@@ -174,14 +174,17 @@ def _build(
 def _config(request: BuildRequest, layer: WrittenLayer, platform: Platform) -> ImageConfig:
     labels = {LABEL_PAYLOAD_SHA256: layer.payload_digest.encoded, **request.labels}
     created = _timestamp(request.created_seconds)
+    environment = {**environment_of(labels), **request.environment}
     return ImageConfig(
-        platform=platform,
+        architecture=platform.architecture,
+        os=platform.os,
+        variant=platform.variant,
         created=created,
-        environment={**environment_of(labels), **request.environment},
+        env=tuple(sorted(f"{name}={value}" for name, value in environment.items())),
         labels=labels,
         entrypoint=_ENTRYPOINT,
         diff_ids=(layer.diff_id,),
-        history=({"created": created, "created_by": _CREATED_BY},),
+        history=(HistoryEntry(created=created, created_by=_CREATED_BY),),
     )
 
 
