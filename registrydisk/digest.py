@@ -33,9 +33,9 @@ class Digest:
         return cls(match["algorithm"], match["encoded"])
 
     @classmethod
-    def of(cls, content: bytes) -> Digest:
-        """Return the sha256 digest of ``content``."""
-        return cls("sha256", hashlib.sha256(content).hexdigest())
+    def of(cls, content: bytes, *, algorithm: str = "sha256") -> Digest:
+        """Return the digest of ``content``."""
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.encoded}"

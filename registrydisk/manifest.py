@@ -39,7 +39,9 @@ class Platform:
         """Return the platform that ``text`` writes; ``amd64`` alone means linux."""
         parts = text.split("/") if "/" in text else ["linux", text]
         if not 2 <= len(parts) <= 3 or not all(parts):
-            raise ImageError(f"{text!r} is not a platform", reason="PlatformMismatch", hint="write os/architecture, like linux/amd64")
+            raise ImageError(
+                f"{text!r} is not a platform", reason="PlatformMismatch", hint="write os/architecture, like linux/amd64"
+            )
         return cls(os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else "")
 
     def __str__(self) -> str:
@@ -192,14 +194,35 @@ def parse_index(raw: RawManifest) -> Index:
     )
 
 
+def media_type_of(content: bytes) -> str:
+    """Return the media type of a manifest or index that came without one: what it says, else what its shape says.
+
+    Raises:
+        ImageError: It is neither, with reason BadManifest.
+    """
+    document = parse_document(content, what="manifest")
+    media_type = document.get("mediaType")
+    if isinstance(media_type, str):
+        return media_type
+    if isinstance(document.get("manifests"), list):
+        return OCI_INDEX
+    if isinstance(document.get("layers"), list):
+        return OCI_MANIFEST
+    raise ImageError("a document is neither an image manifest nor an index", reason="BadManifest")
+
+
 def _typed_document(raw: RawManifest, accepted: frozenset[str], what: str) -> dict[str, Any]:
     if raw.media_type not in accepted:
         raise ImageError(f"{raw.media_type!r} is not the media type of an {what}", reason="BadManifest")
     document = parse_document(raw.content, what=what)
     if document.get("schemaVersion") != 2:
-        raise ImageError(f"the {what} has schema version {document.get('schemaVersion')!r}, only 2 is supported", reason="BadManifest")
+        raise ImageError(
+            f"the {what} has schema version {document.get('schemaVersion')!r}, only 2 is supported", reason="BadManifest"
+        )
     if document.get("mediaType", raw.media_type) != raw.media_type:
-        raise ImageError(f"the {what} says it is {document['mediaType']!r} but was sent as {raw.media_type!r}", reason="BadManifest")
+        raise ImageError(
+            f"the {what} says it is {document['mediaType']!r} but was sent as {raw.media_type!r}", reason="BadManifest"
+        )
     if "layers" in document and "manifests" in document:
         raise ImageError(f"the {what} is a manifest and an index at once", reason="BadManifest")
     return document
