@@ -104,6 +104,8 @@ def _open_progress(_context: click.Context, _parameter: click.Parameter, value: 
 def to_document(value: Any) -> Any:
     """Return a dataclass as plain data with camelCase keys, the way JSON and YAML print it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if type(value).__str__ is not object.__str__:
+            return str(value)  # a value type with a written form of its own, like a digest or a platform
         return {_camel(field.name): to_document(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
