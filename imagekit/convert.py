@@ -1,0 +1,212 @@
+"""A disk image written again in another format, through the shortest safe way.
+
+- qcow2 to raw, and compressed raw or qcow2 to raw: our own one-pass decoders; nothing is written but the target.
+- Any other pair: qemu-img with the inspector's verdict as the format. Only an image that is compressed as a whole is
+  first unpacked, into a file without a name beside the target, since qemu-img needs to seek in it.
+
+The target appears under its name when it is complete and on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from imagekit import qemu_img
+from imagekit.base.errors import ImageError
+from imagekit.base.files import atomic_file, atomic_path, open_regular, translate_os_error
+from imagekit.base.progress import Progress
+from imagekit.base.readers import RandomReader
+from imagekit.base.units import MIB, TIB, format_size
+from imagekit.compression import open_decompressed
+from imagekit.disk import identify, require_writable
+from imagekit.image import Compression, DiskFormat, ImageInfo
+from imagekit.inspection import inspect_reader, require_safe
+from imagekit.qemu_img import ImageFile, TargetOptions
+from imagekit.stream import STREAMED_FORMATS, FileReader, FileWriter, decode_random, decode_stream
+
+_COPY_BYTES = MIB
+_MOST_UNPACKED_BYTES = 64 * TIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """An image that was written: ``allocated_bytes`` is what it occupies, holes not counted."""
+
+    path: Path
+    format: DiskFormat
+    virtual_size_bytes: int
+    file_size_bytes: int
+    allocated_bytes: int
+
+
+def convert(
+    source: Path,
+    target: Path,
+    *,
+    source_format: DiskFormat,
+    target_format: DiskFormat,
+    compression: str | None = None,
+    progress: Progress,
+) -> Converted:
+    """Write the disk in ``source`` as the new file ``target``.
+
+    Args:
+        source_format: The inspector's verdict on ``source``; it is inspected again, and has to agree.
+        compression: Of the clusters of a qcow2 target: ``zlib`` or ``zstd``.
+
+    Raises:
+        UsageError: The target exists or does not have the options; or another process is writing it.
+        ImageError: The source is unsafe, or of another format.
+        NoSpaceError: The target's file system is full.
+    """
+    info = identify(source)
+    if info.format is not source_format:
+        raise ImageError(f"{source} is {info.format.value}, not {source_format.value}")
+    options = TargetOptions(compression=compression)
+    return convert_identified(source, target, info=info, target_format=target_format, options=options, progress=progress)
+
+
+def convert_identified(
+    source: Path,
+    target: Path,
+    *,
+    info: ImageInfo,
+    target_format: DiskFormat,
+    options: TargetOptions,
+    is_overwriting: bool = False,
+    progress: Progress,
+) -> Converted:
+    """Write the disk in ``source`` as ``target``; like ``convert``, of what ``identify`` returned as ``info``."""
+    options.require_support(target_format)
+    require_writable(target, is_overwriting=is_overwriting)
+    try:
+        if _is_streamed(info, target_format) and not options.preallocation:
+            _decode(source, target, info=info, progress=progress)
+        else:
+            _rewrite(source, target, info=info, target_format=target_format, options=options, progress=progress)
+    except OSError as error:
+        raise translate_os_error(error, doing=f"convert {source} to {target}") from error
+    status = target.stat()
+    return Converted(
+        path=target,
+        format=target_format,
+        virtual_size_bytes=info.virtual_size_bytes,
+        file_size_bytes=status.st_size,
+        allocated_bytes=status.st_blocks * 512,
+    )
+
+
+def _is_streamed(info: ImageInfo, target_format: DiskFormat) -> bool:
+    """Tell whether our decoders write the target; a plain raw file is left to qemu-img, which skips its holes."""
+    is_plain_raw = info.compression is Compression.NONE and info.format.driver == "raw"
+    return target_format is DiskFormat.RAW and info.format in STREAMED_FORMATS and not is_plain_raw
+
+
+def _decode(source: Path, target: Path, *, info: ImageInfo, progress: Progress) -> None:
+    with (
+        atomic_file(target) as file,
+        _opened(source) as descriptor,
+        progress.phase("convert", info.file_size_bytes) as phase,
+        contextlib.closing(FileWriter(file.fileno(), is_device=False, capacity_bytes=None)) as writer,
+    ):
+        if info.compression is Compression.NONE:
+            decode_random(info.format, _CountedReader(FileReader(descriptor), phase.advance), writer)
+            return
+        stream = open_decompressed(_CountedStream(descriptor, phase.advance), info.compression)
+        decode_stream(info.format, stream, writer, open_spill=lambda: _unnamed_file(target))
+
+
+def _rewrite(
+    source: Path,
+    target: Path,
+    *,
+    info: ImageInfo,
+    target_format: DiskFormat,
+    options: TargetOptions,
+    progress: Progress,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        image = ImageFile(path=source, format=info.format)
+        pass_fds: tuple[int, ...] = ()
+        if info.compression is not Compression.NONE:
+            unpacked = stack.enter_context(_unnamed_file(target))
+            _unpack(source, unpacked, info=info, progress=progress)
+            image = ImageFile(path=Path(f"/proc/self/fd/{unpacked.fileno()}"), format=info.format)
+            pass_fds = (unpacked.fileno(),)
+        partial = stack.enter_context(atomic_path(target))
+        qemu_img.convert(
+            image,
+            partial,
+            target_format=target_format,
+            size_bytes=info.virtual_size_bytes,
+            options=options,
+            progress=progress,
+            pass_fds=pass_fds,
+        )
+
+
+def _unpack(source: Path, unpacked: BinaryIO, *, info: ImageInfo, progress: Progress) -> None:
+    """Decompress ``source``, and hold what came out against the verdict: it is what qemu-img is going to open."""
+    with _opened(source) as descriptor, progress.phase("unpack", info.file_size_bytes) as phase:
+        stream = open_decompressed(_CountedStream(descriptor, phase.advance), info.compression)
+        size_bytes = 0
+        while chunk := stream.read(_COPY_BYTES):
+            size_bytes += len(chunk)
+            if size_bytes > _MOST_UNPACKED_BYTES:
+                raise ImageError(f"{source} unpacks to more than {format_size(_MOST_UNPACKED_BYTES)}", reason="TooLarge")
+            unpacked.write(chunk)
+    unpacked.flush()
+    found = inspect_reader(FileReader(unpacked.fileno()))
+    if found.format is not info.format:
+        raise ImageError(f"{source} changed while it was read: {found.format.value}, before {info.format.value}")
+    require_safe(found, what=str(source))
+
+
+def _unnamed_file(target: Path) -> BinaryIO:
+    """Return a file beside ``target`` that has no name, so that nothing is left when we are killed."""
+    return tempfile.TemporaryFile(dir=target.parent, prefix=f".{target.name}.")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = open_regular(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+class _CountedStream:
+    """A file read in order, with progress."""
+
+    def __init__(self, descriptor: int, advance: Callable[[int], None]) -> None:
+        self._descriptor = descriptor
+        self._advance = advance
+
+    def read(self, size_bytes: int, /) -> bytes:
+        data = os.read(self._descriptor, size_bytes)
+        self._advance(len(data))
+        return data
+
+
+class _CountedReader:
+    """A file read anywhere, with progress."""
+
+    def __init__(self, reader: RandomReader, advance: Callable[[int], None]) -> None:
+        self._reader = reader
+        self._advance = advance
+
+    @property
+    def size_bytes(self) -> int:
+        return self._reader.size_bytes
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        data = self._reader.read_at(offset_bytes, size_bytes)
+        self._advance(len(data))
+        return data
