@@ -7,7 +7,7 @@ import zlib
 from imagekit.base.errors import VerificationError
 from imagekit.base.readers import RandomReader
 from imagekit.formats.qcow2 import COMPRESSED_FLAG, OFFSET_MASK, ZERO_FLAG, CompressionType, Qcow2Header
-from imagekit.formats.qcow2_walk import read_table
+from imagekit.formats.qcow2_walk import read_entries
 
 
 def read_guest(header: Qcow2Header, reader: RandomReader, offset_bytes: int, size_bytes: int) -> bytes:
@@ -25,12 +25,12 @@ def read_guest(header: Qcow2Header, reader: RandomReader, offset_bytes: int, siz
 
 def _read_cluster(header: Qcow2Header, reader: RandomReader, cluster: int) -> bytes:
     l1_index, l2_index = divmod(cluster, header.l2_entries)
-    l1_entry = read_table(reader, header.l1_offset_bytes + l1_index * 8, 1)[0]
+    l1_entry = read_entries(reader, header.l1_offset_bytes + l1_index * 8, 1)[0]
     zeros = bytes(header.cluster_size_bytes)
     if not l1_entry & OFFSET_MASK:
         return zeros
     words = header.l2_entry_bytes // 8
-    entry, *bitmaps = read_table(reader, (l1_entry & OFFSET_MASK) + l2_index * header.l2_entry_bytes, words)
+    entry, *bitmaps = read_entries(reader, (l1_entry & OFFSET_MASK) + l2_index * header.l2_entry_bytes, words)
     if entry & COMPRESSED_FLAG:
         return _read_compressed(header, reader, entry)
     is_zero = header.version == 3 and not header.has_extended_l2 and entry & ZERO_FLAG

@@ -7,7 +7,6 @@ reason for it, and it would make a small file into an endless disk. Time is line
 
 from __future__ import annotations
 
-import sys
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from imagekit.base.readers import RandomReader
 from imagekit.base.units import GIB
 from imagekit.formats.qcow2 import COMPRESSED_FLAG, OFFSET_MASK, ZERO_FLAG, Qcow2Header
+from imagekit.formats.tables import read_table
 from imagekit.image import Finding
 
 _MOST_L2_BYTES = GIB  # 8 TiB of data in 64 KiB clusters
@@ -42,13 +42,9 @@ class ClusterCensus:
         return self.compressed_clusters / clusters if clusters else None
 
 
-def read_table(reader: RandomReader, offset_bytes: int, entries: int) -> array[int]:
-    """Return 64-bit big-endian table entries, as many as the file has."""
-    content = reader.read_at(offset_bytes, entries * 8)
-    table = array("Q", content[: len(content) & ~7])
-    if sys.byteorder == "little":
-        table.byteswap()
-    return table
+def read_entries(reader: RandomReader, offset_bytes: int, entries: int) -> array[int]:
+    """Return 64-bit table entries, as many as the file has."""
+    return read_table(reader, offset_bytes, entries, entry_bytes=8, byte_order="big")
 
 
 def walk_tables(header: Qcow2Header, reader: RandomReader) -> ClusterCensus:
@@ -83,7 +79,7 @@ class _Walk:
             return
         self._claims = bytearray(host_clusters)
         self._claim_metadata()
-        l1 = read_table(self._reader, self._header.l1_offset_bytes, self._header.l1_entries)
+        l1 = read_entries(self._reader, self._header.l1_offset_bytes, self._header.l1_entries)
         places = sorted(entry & OFFSET_MASK for entry in l1 if entry & OFFSET_MASK)
         if len(places) * self._header.cluster_size_bytes > _MOST_L2_BYTES:
             self._object("l2-table", f"it has {len(places)} L2 tables, more than are looked at")
@@ -124,7 +120,7 @@ class _Walk:
         return taken
 
     def _visit_table(self, place: int) -> None:
-        table = read_table(self._reader, place, self._header.cluster_size_bytes // 8)
+        table = read_entries(self._reader, place, self._header.cluster_size_bytes // 8)
         if len(table) * 8 < self._header.cluster_size_bytes:
             self._object("outside-file", f"the L2 table at {place} ends outside the file")
         if not any(table):
