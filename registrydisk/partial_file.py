@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import secrets
 from pathlib import Path
@@ -53,7 +54,7 @@ class PartialFile:
 
 def remove_stale(directory: Path, *, stem: str) -> None:
     """Remove the partial files of writers that are gone."""
-    for path in directory.glob(f".{stem}.*.partial"):
+    for path in directory.glob(f".{glob.escape(stem)}.*.partial"):
         with contextlib.suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

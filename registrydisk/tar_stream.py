@@ -6,7 +6,7 @@ records that change names or sizes) is refused, since a layer that docker accept
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from imagekit.base.errors import ImageError, VerificationError
@@ -45,10 +45,15 @@ class TarEntry:
 
 
 class TarStream:
-    """The entries of a tar archive; the content of the current one is read from the object itself."""
+    """The entries of a tar archive; the content of the current one is read from the object itself.
 
-    def __init__(self, stream: ByteStream, *, what: str) -> None:
+    Args:
+        skip: Passes over so many bytes of the stream without reading them, where the stream can.
+    """
+
+    def __init__(self, stream: ByteStream, *, what: str, skip: Callable[[int], None] | None = None) -> None:
         self._stream = stream
+        self._skip = skip
         self._what = what
         self._content_left_bytes = 0
         self._padding_bytes = 0
@@ -150,6 +155,9 @@ class TarStream:
         return bytes(content)
 
     def _skip_content(self) -> None:
+        if self._skip is not None:
+            self._skip(self._content_left_bytes)
+            self._content_left_bytes = 0
         while self.read(_SKIP_BYTES):
             pass
         padding_bytes, self._padding_bytes = self._padding_bytes, 0
