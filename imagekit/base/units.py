@@ -12,7 +12,7 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 TIB = 1024 * GIB
 
-_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[kmgtpe]?)(?P<binary>i?)b?", re.IGNORECASE)
+_SIZE = re.compile(r"(?P<number>\d{1,24}(?:\.\d{1,24})?)\s*(?P<unit>[kmgtpe]?)(?P<binary>i?)b?", re.IGNORECASE | re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5, "e": 6}
 
 
