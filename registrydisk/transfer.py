@@ -46,13 +46,16 @@ class _Plan:
     blobs: dict[Digest, Descriptor] = field(default_factory=dict)
 
 
-def copy_image(source: ImageSource, target: ImageTarget, *, platform: Platform | None, progress: Progress) -> Digest:
+def copy_image(
+    source: ImageSource, target: ImageTarget, *, platform: Platform | None, progress: Progress, is_top: bool = True
+) -> Digest:
     """Copy an image and return the digest of its top document.
 
     Blobs that the target has are not sent; what is in another repository of the same registry is mounted.
 
     Args:
         platform: Copy the image for this platform alone; None copies everything, an index included.
+        is_top: Whether the image gets the tag that the target was opened with; not so beneath an index of the caller's.
 
     Raises:
         ImageError: The image is malformed, or has nothing for the platform.
@@ -70,7 +73,7 @@ def copy_image(source: ImageSource, target: ImageTarget, *, platform: Platform |
         for blob in missing:
             _copy_verified(source, target, blob, phase)
     for digest, manifest in plan.manifests.items():
-        target.write_manifest(manifest, is_top=digest == top.digest)
+        target.write_manifest(manifest, is_top=is_top and digest == top.digest)
     return top.digest
 
 
@@ -121,10 +124,12 @@ def _copy_verified(source: ImageSource, target: ImageTarget, blob: Descriptor, p
     """Copy a blob; bytes that were changed on the way get one more chance, on a clean connection."""
     for attempt in range(1, _TRIES + 1):
         try:
-            return _copy_blob(source, target, blob, phase.advance)
+            _copy_blob(source, target, blob, phase.advance)
         except VerificationError:
             if attempt == _TRIES:
                 raise
+        else:
+            return
 
 
 def _copy_blob(source: ImageSource, target: ImageTarget, blob: Descriptor, on_bytes: Callable[[int], None]) -> None:
