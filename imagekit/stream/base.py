@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from imagekit.base.readers import ByteStream, RandomReader
 from imagekit.base.units import MIB, TIB
 from imagekit.image import DiskFormat
 
-__all__ = ["ByteStream", "DecodeLimits", "DecodedDisk", "DiskWriter", "RandomReader"]
+__all__ = ["ByteStream", "DecodeLimits", "DecodedDisk", "DiskWriter", "GrowingWriter", "RandomReader"]
 
 
 class DiskWriter(Protocol):
-    """A disk that is being filled; what was never written reads as zeros once ``finish`` returned."""
+    """A disk that is being filled; what was never written reads as zeros once ``finish`` returned.
+
+    A decoder calls ``begin`` and ``write_at``; ``finish`` is for its caller, who may have a digest to check first: only
+    then does a device get the first MiB that makes it look like a disk.
+    """
 
     @property
     def capacity_bytes(self) -> int | None:
@@ -37,6 +41,19 @@ class DiskWriter(Protocol):
         ...
 
 
+@runtime_checkable
+class GrowingWriter(DiskWriter, Protocol):
+    """A writer whose disk may become larger than ``begin`` said: for a stream of unknown length."""
+
+    def grow(self, virtual_size_bytes: int) -> None:
+        """Make the disk at least this large.
+
+        Raises:
+            NoSpaceError: It does not fit.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
     """Bounds against hostile images; more than any of them is an ImageError.
@@ -45,11 +62,13 @@ class DecodeLimits:
         virtual_size_bytes: Largest disk.
         pending_bytes: Data held in memory until the tables say where it belongs.
         table_bytes: Largest qcow2 L1 table.
+        mapping_bytes: Memory for what qcow2's tables said of data that is still to come; 24 bytes for each fragment.
     """
 
     virtual_size_bytes: int = 64 * TIB
     pending_bytes: int = 32 * MIB
     table_bytes: int = 32 * MIB
+    mapping_bytes: int = 192 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
