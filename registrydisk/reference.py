@@ -114,11 +114,31 @@ class Location:
             raise UsageError(f"{text!r} names no path", hint=f"write {transport.value}:PATH or {transport.value}:PATH:TAG")
         return cls(transport=transport, path=Path(path), tag=tag)
 
+    def pinned(self, digest: Digest) -> str:
+        """Return the one line that names exactly what is there now; a registry's needs no transport."""
+        if self.transport is Transport.DOCKER and self.reference is not None:
+            return str(self.reference.with_digest(digest))
+        return f"{self}@{digest}"
+
     def __str__(self) -> str:
         if self.transport is Transport.DOCKER:
             return f"docker://{self.reference}"
         place = str(self.reference) if self.reference else str(self.path)
         return f"{self.transport.value}:{place}" + (f":{self.tag}" if self.tag else "")
+
+
+def registry_reference(text: str) -> ImageReference:
+    """Return the image in a registry that ``text`` names, with or without ``docker://``.
+
+    Raises:
+        UsageError: It names another place.
+    """
+    location = Location.parse(text, default=Transport.DOCKER)
+    if location.transport is not Transport.DOCKER or location.reference is None:
+        raise UsageError(
+            f"{text} is not in a registry", hint="write REGISTRY/NAME:TAG; `registrydisk copy` moves between other places"
+        )
+    return location.reference
 
 
 def _split_registry(name: str) -> tuple[str, str]:
