@@ -1,0 +1,92 @@
+"""What every source offers to a plan and to the pipeline: the bytes of one disk image, in order or at any place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from imagekit.base.readers import ByteStream, RandomReader
+
+OnBytes = Callable[[int], None]
+
+
+def _nothing_to_verify() -> None:
+    """A source without a promise of its own about its bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedSource:
+    """A disk image, as it is stored: perhaps compressed, in whatever format.
+
+    Attributes:
+        name: What it is called in messages; never with a password in it.
+        open_stream: Returns the bytes from the first on; called once at most.
+        size_bytes: Length of the image as it is stored, when it is known.
+        fetch_bytes: What reading all of it transfers, when that is known; the total of the progress.
+        reader: The same bytes at any place; None where the source has only a stream.
+        descriptor: An open file that is exactly these bytes; None where there is none on this machine.
+        identity: Names exactly this content, so that another run may rely on it; empty when nothing does.
+        announced_size_bytes: Virtual size as the publisher annotated it; not to be trusted, but good for an early no.
+        verify: Reads what is left and checks the source's own promises. Nothing is published before it returned.
+        manifest_digest: Digest of the image manifest, for images.
+        payload_path: Where in the image the disk is.
+    """
+
+    name: str
+    open_stream: Callable[[], ByteStream]
+    size_bytes: int | None
+    fetch_bytes: int | None
+    reader: RandomReader | None = None
+    descriptor: int | None = None
+    identity: str = ""
+    announced_size_bytes: int | None = None
+    verify: Callable[[], None] = _nothing_to_verify
+    manifest_digest: str = ""
+    payload_path: str = ""
+
+
+class CountedStream:
+    """A stream that tells how many bytes pass."""
+
+    def __init__(self, stream: ByteStream, on_bytes: OnBytes) -> None:
+        self._stream = stream
+        self._on_bytes = on_bytes
+
+    def read(self, size_bytes: int, /) -> bytes:
+        """Return the next bytes."""
+        chunk = self._stream.read(size_bytes)
+        self._on_bytes(len(chunk))
+        return chunk
+
+
+class CountedReader:
+    """A reader at any place that tells how many bytes were read."""
+
+    def __init__(self, reader: RandomReader, on_bytes: OnBytes) -> None:
+        self._reader = reader
+        self._on_bytes = on_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the whole."""
+        return self._reader.size_bytes
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Return the bytes there."""
+        content = self._reader.read_at(offset_bytes, size_bytes)
+        self._on_bytes(len(content))
+        return content
+
+
+class SequentialStream:
+    """A reader at any place, read in order."""
+
+    def __init__(self, reader: RandomReader) -> None:
+        self._reader = reader
+        self._position = 0
+
+    def read(self, size_bytes: int, /) -> bytes:
+        """Return the next bytes."""
+        content = self._reader.read_at(self._position, size_bytes)
+        self._position += len(content)
+        return content
