@@ -54,6 +54,28 @@ class GrowingWriter(DiskWriter, Protocol):
         ...
 
 
+class Milestones(Protocol):
+    """Where an earlier run ended, and who hears how far this one is; both are offsets in the image file."""
+
+    @property
+    def start_bytes(self) -> int:
+        """Everything in the file before this was written by an earlier run."""
+        ...
+
+    def reach(self, done_bytes: int) -> None:
+        """Hear that everything in the file before ``done_bytes`` was handed to the writer."""
+        ...
+
+
+class FromTheStart:
+    """The milestones of a run that nobody goes on from."""
+
+    start_bytes = 0
+
+    def reach(self, done_bytes: int) -> None:
+        """Nobody listens."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeLimits:
     """Bounds against hostile images; more than any of them is an ImageError.

@@ -7,13 +7,14 @@ from typing import BinaryIO
 
 from imagekit.base.errors import UsageError
 from imagekit.image import DiskFormat
-from imagekit.stream.base import ByteStream, DecodedDisk, DecodeLimits, DiskWriter, RandomReader
+from imagekit.stream.base import ByteStream, DecodedDisk, DecodeLimits, DiskWriter, FromTheStart, Milestones, RandomReader
 from imagekit.stream.qcow2 import decode_qcow2_stream
 from imagekit.stream.qcow2_random import decode_qcow2_random
 from imagekit.stream.raw import decode_raw_random, decode_raw_stream
 
 STREAMED_FORMATS = frozenset({DiskFormat.RAW, DiskFormat.ISO, DiskFormat.QCOW2})
 _DEFAULT_LIMITS = DecodeLimits()
+_FROM_THE_START = FromTheStart()
 
 
 def decode_stream(
@@ -46,16 +47,24 @@ def decode_stream(
 
 
 def decode_random(
-    image_format: DiskFormat, reader: RandomReader, writer: DiskWriter, *, limits: DecodeLimits = _DEFAULT_LIMITS
+    image_format: DiskFormat,
+    reader: RandomReader,
+    writer: DiskWriter,
+    *,
+    limits: DecodeLimits = _DEFAULT_LIMITS,
+    milestones: Milestones = _FROM_THE_START,
 ) -> DecodedDisk:
     """Write the disk in a file that can be read at any place; ``writer.finish`` is left to the caller.
 
     Tables are read first, then what is allocated, in the order of the file. Raises what ``decode_stream`` raises.
+
+    Args:
+        milestones: Data in the file before where they start is neither read nor written.
     """
     _require_streamed(image_format)
     if image_format is DiskFormat.QCOW2:
-        return decode_qcow2_random(reader, writer, limits=limits)
-    return decode_raw_random(image_format, reader, writer, limits=limits)
+        return decode_qcow2_random(reader, writer, limits=limits, milestones=milestones)
+    return decode_raw_random(image_format, reader, writer, limits=limits, milestones=milestones)
 
 
 def _require_streamed(image_format: DiskFormat) -> None:

@@ -7,21 +7,23 @@ from typing import NamedTuple, TypeVar
 
 from imagekit.base.units import KIB, MIB
 from imagekit.formats.qcow2 import Qcow2Header, parse_header
-from imagekit.stream.base import DecodedDisk, DecodeLimits, DiskWriter, RandomReader
+from imagekit.stream.base import DecodedDisk, DecodeLimits, DiskWriter, Milestones, RandomReader
 from imagekit.stream.inflate import ClusterInflater
 from imagekit.stream.qcow2_assembly import Assembly, truncated
 from imagekit.stream.qcow2_header import read_safe_header
-from imagekit.stream.qcow2_mapping import Run, RunQueue
+from imagekit.stream.qcow2_mapping import Run
 
 _HEAD_BYTES = 64 * KIB
 _READ_BYTES = 4 * MIB
 # To read a little too much is cheaper than another call, and far cheaper than another request.
 _GAP_BYTES = 64 * KIB
+# A milestone waits for the threads that inflate.
+_MILESTONE_BYTES = 16 * MIB
 
 Content = TypeVar("Content", bytes, memoryview)
 
 
-def decode_qcow2_random(reader: RandomReader, writer: DiskWriter, *, limits: DecodeLimits) -> DecodedDisk:
+def decode_qcow2_random(reader: RandomReader, writer: DiskWriter, *, limits: DecodeLimits, milestones: Milestones) -> DecodedDisk:
     """Write the disk in a qcow2 file.
 
     Raises:
@@ -35,7 +37,12 @@ def decode_qcow2_random(reader: RandomReader, writer: DiskWriter, *, limits: Dec
         assembly = Assembly(header, writer, inflater, limits=limits)
         assembly.ownership.extend(reader.size_bytes)
         _take_tables(assembly, reader)
-        for stretch in _stretches(_contents(assembly), reader):
+        reached_bytes = milestones.start_bytes
+        for stretch in _stretches(_contents(assembly, start_bytes=reached_bytes), reader):
+            if stretch.start >= reached_bytes + _MILESTONE_BYTES:
+                inflater.finish()
+                reached_bytes = stretch.start
+                milestones.reach(reached_bytes)
             view = memoryview(reader.read_at(stretch.start, stretch.end - stretch.start))
             for part in stretch.parts:
                 _take_part(assembly, part, view[part.run.host - stretch.start : part.run.end - stretch.start], reader)
@@ -78,15 +85,20 @@ def _tables(assembly: Assembly) -> Iterator[_Part]:
         yield _Part(run, False)
 
 
-def _contents(assembly: Assembly) -> Iterator[_Part]:
-    """Take data and compressed clusters, in one order, that of the file."""
+def _contents(assembly: Assembly, *, start_bytes: int) -> Iterator[_Part]:
+    """Take data and compressed clusters, in one order, that of the file; what ends before ``start_bytes`` is only claimed."""
     data, compressed = assembly.data, assembly.compressed
     while data or compressed:
-        is_compressed = not data or (bool(compressed) and compressed.next_host < data.next_host)
+        is_compressed = compressed.next_host < data.next_host
         run = (compressed if is_compressed else data).pop()
         assert run is not None
         for piece in _cut(run):
-            yield _Part(piece, is_compressed)
+            if piece.end > start_bytes:
+                yield _Part(piece, is_compressed)
+            elif is_compressed:
+                assembly.ownership.claim_compressed(piece.host, piece.size_bytes)
+            else:
+                assembly.ownership.claim(piece.host, piece.size_bytes)
 
 
 def _cut(run: Run) -> Iterator[Run]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from imagekit.base.errors import ImageError, UsageError, VerificationError
 from imagekit.base.units import MIB, format_size
 from imagekit.image import DiskFormat
-from imagekit.stream.base import ByteStream, DecodedDisk, DecodeLimits, DiskWriter, GrowingWriter, RandomReader
+from imagekit.stream.base import ByteStream, DecodedDisk, DecodeLimits, DiskWriter, GrowingWriter, Milestones, RandomReader
 
 _READ_BYTES = MIB
 _SECTOR_BYTES = 512
@@ -35,21 +35,23 @@ def decode_raw_stream(
     return DecodedDisk(format=image_format, virtual_size_bytes=virtual_size_bytes, written_bytes=written_bytes)
 
 
-def decode_raw_random(image_format: DiskFormat, reader: RandomReader, writer: DiskWriter, *, limits: DecodeLimits) -> DecodedDisk:
+def decode_raw_random(
+    image_format: DiskFormat, reader: RandomReader, writer: DiskWriter, *, limits: DecodeLimits, milestones: Milestones
+) -> DecodedDisk:
     """Write a raw disk that can be read at any place; raises what ``decode_raw_stream`` raises."""
-    return decode_raw_stream(image_format, _InOrder(reader), writer, size_bytes=reader.size_bytes, limits=limits)
-
-
-class _InOrder:
-    def __init__(self, reader: RandomReader) -> None:
-        self._reader = reader
-        self._offset_bytes = 0
-
-    def read(self, size_bytes: int, /) -> bytes:
-        wanted_bytes = min(size_bytes, self._reader.size_bytes - self._offset_bytes)
-        chunk = self._reader.read_at(self._offset_bytes, wanted_bytes) if wanted_bytes else b""
-        self._offset_bytes += len(chunk)
-        return chunk
+    size_bytes = reader.size_bytes
+    _require_size(size_bytes, limits)
+    disk = _KnownSize(writer, size_bytes)
+    position = milestones.start_bytes
+    while position < size_bytes and (chunk := reader.read_at(position, min(_READ_BYTES, size_bytes - position))):
+        writer.write_at(position, chunk)
+        position += len(chunk)
+        milestones.reach(position)
+    return DecodedDisk(
+        format=image_format,
+        virtual_size_bytes=disk.require_end(position),
+        written_bytes=position - milestones.start_bytes,
+    )
 
 
 class _KnownSize:
