@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import cast
 
 from imagekit.base.errors import ImageError
 from imagekit.base.units import KIB, MIB
@@ -97,12 +98,14 @@ def _inflated(header: Qcow2Header, batch: list[Compressed], inflate: Inflate) ->
 def _zlib(header: Qcow2Header) -> Inflate:
     from isal import isal_zlib
 
+    not_deflate = cast("type[Exception]", isal_zlib.IsalError)
+
     def inflate(compressed: bytes | memoryview) -> bytes:
         # QEMU writes a window of 12 bits; 15 reads that and whatever else a tool may have written. The output is bounded;
         # input that goes on behind a full cluster is padding to the sector.
         try:
             cluster: bytes = isal_zlib.decompressobj(-15).decompress(compressed, header.cluster_size_bytes)
-        except isal_zlib.IsalError as error:
+        except not_deflate as error:
             raise ValueError(str(error)) from error
         return cluster
 

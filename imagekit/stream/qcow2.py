@@ -115,8 +115,7 @@ class _StreamDecoder:
     def _keep_unowned(self, window: Window, end: int) -> None:
         if not self.assembly.has_tables_to_come:
             # Nothing can be named any more. A compressed cluster that began earlier may still be needed.
-            next_host = self.assembly.compressed.next_host
-            if next_host is None or next_host >= window.start:
+            if self.assembly.compressed.next_host >= window.start:
                 self._pending.clear()
             return
         for first, after in self.assembly.ownership.unowned(window.start, end):

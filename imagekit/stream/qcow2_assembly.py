@@ -85,7 +85,7 @@ class Assembly:
             VerificationError: The file ended before something that its tables name.
         """
         for queue in (self.l1, self.l2, self.data, self.compressed):
-            if queue.next_host is not None:
+            if queue:
                 raise truncated(file_size_bytes, queue.next_host)
         self._inflater.finish()
         return DecodedDisk(

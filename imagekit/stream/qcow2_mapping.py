@@ -49,9 +49,9 @@ class RunQueue:
         return bool(self._heap)
 
     @property
-    def next_host(self) -> int | None:
-        """Where the next run begins in the file."""
-        return self._heap[0][0] if self._heap else None
+    def next_host(self) -> int:
+        """Where the next run begins in the file; behind everything when there is none."""
+        return self._heap[0][0] if self._heap else _BEHIND_EVERYTHING
 
     def add(self, runs: Iterable[Run]) -> None:
         """Add the runs of one table, in any order."""

@@ -14,7 +14,7 @@ from imagekit.stream.qcow2_header import read_safe_header
 from imagekit.stream.qcow2_mapping import Run
 
 _HEAD_BYTES = 64 * KIB
-_READ_BYTES = 4 * MIB
+_READ_BYTES = 2 * MIB
 # To read a little too much is cheaper than another call, and far cheaper than another request.
 _GAP_BYTES = 64 * KIB
 # A milestone waits for the threads that inflate.
