@@ -96,7 +96,7 @@ def convert_identified(
     return Converted(
         path=target,
         format=target_format,
-        virtual_size_bytes=info.virtual_size_bytes,
+        virtual_size_bytes=status.st_size if target_format is DiskFormat.RAW else info.virtual_size_bytes,
         file_size_bytes=status.st_size,
         allocated_bytes=status.st_blocks * 512,
     )
@@ -113,13 +113,14 @@ def _decode(source: Path, target: Path, *, info: ImageInfo, progress: Progress) 
         atomic_file(target) as file,
         _opened(source) as descriptor,
         progress.phase("convert", info.file_size_bytes) as phase,
-        contextlib.closing(FileWriter(file.fileno(), is_device=False, capacity_bytes=None)) as writer,
+        FileWriter(file.fileno(), is_device=False, capacity_bytes=None) as writer,
     ):
         if info.compression is Compression.NONE:
             decode_random(info.format, _CountedReader(FileReader(descriptor), phase.advance), writer)
-            return
-        stream = open_decompressed(_CountedStream(descriptor, phase.advance), info.compression)
-        decode_stream(info.format, stream, writer, open_spill=lambda: _unnamed_file(target))
+        else:
+            stream = open_decompressed(_CountedStream(descriptor, phase.advance), info.compression)
+            decode_stream(info.format, stream, writer, open_spill=lambda: _unnamed_file(target))
+        writer.finish()
 
 
 def _rewrite(

@@ -44,6 +44,7 @@ from imagekit.qemu_img.results import (
 )
 
 QUESTION_LIMITS = ProcessLimits(timeout_seconds=60, cpu_seconds=30, address_space_bytes=GIB)
+_SECTOR_BYTES = 512
 _MAP_OUTPUT_BYTES = 64 * MIB
 _LONG_WORK_MEMORY_BYTES = 4 * GIB  # mostly the stacks of its threads
 _SLOWEST_BYTES_PER_SECOND = 2 * MIB
@@ -79,7 +80,7 @@ def _call(
     except ToolError as error:
         for words, family, reason, hint in _ENDINGS:
             if words in error.message:
-                raise family(error.message, reason=reason, hint=hint) from error
+                raise family(error.message, reason=reason, hint=hint) from None  # it would only say the same again
         if error.reason == "ToolCrashed" and not error.hint:
             error.hint = "it may have met a limit on memory or time: an image that needs so much is broken, or an attack"
         raise
@@ -131,7 +132,8 @@ def convert(
 
 def _largest_file_bytes(size_bytes: int, target_format: DiskFormat) -> int:
     """Return what a complete image can need: the disk, and tables that stay under an eighth of it with 512-byte clusters."""
-    return size_bytes if target_format is DiskFormat.RAW else size_bytes + size_bytes // 8 + 64 * MIB
+    whole_sectors_bytes = -(-size_bytes // _SECTOR_BYTES) * _SECTOR_BYTES
+    return whole_sectors_bytes if target_format is DiskFormat.RAW else size_bytes + size_bytes // 8 + 64 * MIB
 
 
 def _sync(path: Path) -> None:

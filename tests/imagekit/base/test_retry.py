@@ -56,7 +56,7 @@ def test_final_failures_are_not() -> None:
 def test_attempts_are_counted() -> None:
     clock = RecordingClock()
     errors = failing(*(NetworkError(str(number)) for number in range(10)))
-    with pytest.raises(NetworkError, match="^2$"):
+    with pytest.raises(NetworkError, match=r"^2$"):
         retry(lambda: attempt(errors), policy=RetryPolicy(attempts=3), clock=clock)
     assert len(clock.waits) == 2
 
