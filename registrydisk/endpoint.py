@@ -19,14 +19,14 @@ from registrydisk.http_failures import is_not_tls
 from registrydisk.origin import Origin
 
 _SUCCESS = frozenset({200})
+_MIRROR_ATTEMPTS = 2
 
 
 class Endpoint:
     """A server with one repository; safe from several threads."""
 
     def __init__(self, host: RegistryHost, *, access: RegistryAccess, progress: Progress) -> None:
-        # What the user said is about the registry that was named, never about its mirrors.
-        own = access if host.is_named else replace(access, credential=None, is_insecure=False, certificate_directory=None)
+        own = access if host.is_named else _for_mirror(access)
         self.host = host
         self.access = own
         self._progress = progress
@@ -157,6 +157,12 @@ class Endpoint:
     def _access_hint(self, authenticator: Authenticator) -> str:
         tried = f" (looked at: {', '.join(self._search.tried[:6])})" if self._search.tried else ""
         return authenticator.hint + tried
+
+
+def _for_mirror(access: RegistryAccess) -> RegistryAccess:
+    """Return what holds for a mirror: what the user said is about the registry that was named, and others wait behind it."""
+    limits = replace(access.limits, retry=replace(access.limits.retry, attempts=_MIRROR_ATTEMPTS))
+    return replace(access, credential=None, is_insecure=False, certificate_directory=None, limits=limits)
 
 
 def _may_fall_back(error: ImagekitError) -> bool:

@@ -22,7 +22,7 @@ from registrydisk.store import BlobReader, BlobWriter
 from registrydisk.upload import BlobUpload, UploadSession, check_digest
 
 _MANIFEST_ACCEPT = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
-_BODY = frozenset({200, 206})
+_BODY = frozenset({200, 206, 416})
 Result = TypeVar("Result")
 
 
@@ -62,7 +62,9 @@ class RemoteSource:
 
         def open_at(offset: int, entity_tag: str) -> HttpResponse:
             # The registry is asked again each time: the place it redirects to may have expired meanwhile.
-            request = HttpRequest(method="GET", url=url, headers=range_headers(offset, entity_tag))
+            request = HttpRequest(
+                method="GET", url=url, headers=range_headers(offset, entity_tag, size_bytes=descriptor.size_bytes)
+            )
             return endpoint.send_once(request, scopes=endpoint.pull_scopes(), accepted=_BODY)
 
         reader = ResumingReader(

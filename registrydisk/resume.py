@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 from imagekit.base.clock import Clock
 from imagekit.base.errors import ImagekitError, NetworkError, VerificationError
-from imagekit.base.retry import retry
 from imagekit.base.units import MIB, format_duration, format_size
 from registrydisk.access import HttpLimits
 from registrydisk.http import HttpResponse
@@ -71,6 +70,7 @@ class ResumingReader:
         self._failed_at_bytes = offset_bytes
         self._response: HttpResponse | None = None
         self._response_end_bytes: int | None = None
+        self._has_ranges = True  # until the server answers another range than the one asked for
         self._is_closed = False
 
     @property
@@ -84,8 +84,11 @@ class ResumingReader:
         Raises:
             NotFoundError: There is none.
         """
-        if self._response is None and self._size_bytes != self._offset_bytes:
-            self._open()
+        while self._response is None and not self._is_at_end():
+            try:
+                self._open()
+            except NetworkError as error:
+                self._wait_after(error)
 
     def read(self, size_bytes: int, /) -> bytes:
         """Return the next bytes, ``b""`` at the end.
@@ -95,7 +98,7 @@ class ResumingReader:
             VerificationError: The body changed between two connections (SourceChanged) or is longer than promised.
         """
         while True:
-            if self._is_closed or (self._size_bytes is not None and self._offset_bytes >= self._size_bytes):
+            if self._is_at_end():
                 return b""
             try:
                 return self._read_once(size_bytes)
@@ -126,13 +129,11 @@ class ResumingReader:
         self._offset_bytes += len(chunk)
         self._checksum = zlib.crc32(chunk, self._checksum)
 
+    def _is_at_end(self) -> bool:
+        return self._is_closed or (self._size_bytes is not None and self._offset_bytes >= self._size_bytes)
+
     def _open(self) -> None:
-        response = retry(
-            lambda: self._open_at(self._offset_bytes, self._entity_tag),
-            policy=self._limits.retry,
-            clock=self._clock,
-            on_retry=lambda error, seconds: self._on_note(f"{error.message}; trying again in {format_duration(seconds)}"),
-        )
+        response = self._open_at(self._offset_bytes if self._has_ranges else 0, self._entity_tag)
         try:
             self._check_identity(response)
             self._place(response)
@@ -149,7 +150,7 @@ class ResumingReader:
 
     def _place(self, response: HttpResponse) -> None:
         """Bring ``response`` to the current offset, and remember where it will end."""
-        if response.status == 206:
+        if response.status in (206, 416):
             self._place_part(response)
             return
         length = response.content_length
@@ -163,8 +164,9 @@ class ResumingReader:
     def _place_part(self, response: HttpResponse) -> None:
         found = parse_content_range(response.headers.get("Content-Range", ""))
         if found is None or found[0] != self._offset_bytes:
-            wanted = f"{self._what}: asked for bytes from {self._offset_bytes} on"
-            raise RangeError(f"{wanted}, the server sent {response.headers.get('Content-Range', 'no Content-Range')[:80]!r}")
+            self._has_ranges = False
+            got = response.headers.get("Content-Range", "none")[:80]
+            raise NetworkError(f"{self._what}: asked for the range from byte {self._offset_bytes} on, the server answered {got!r}")
         _, last, total = found
         if self._size_bytes is not None and total is not None and total != self._size_bytes:
             raise self._changed(f"it now has {total} bytes, not {self._size_bytes}")
@@ -212,19 +214,19 @@ class ResumingReader:
         self._clock.sleep(delay_seconds)
 
 
-class RangeError(NetworkError):
-    """The server answered another range than the one asked for."""
-
-
 def strong_entity_tag(response: HttpResponse) -> str:
     """Return the answer's ETag when it is fit for If-Range, else an empty text."""
     tag = response.headers.get("ETag", "")
     return tag if tag.startswith('"') and tag.endswith('"') and len(tag) < 1024 else ""
 
 
-def range_headers(offset_bytes: int, entity_tag: str) -> dict[str, str]:
-    """Return the request headers for a body from ``offset_bytes`` on."""
+def range_headers(offset_bytes: int, entity_tag: str, *, size_bytes: int | None) -> dict[str, str]:
+    """Return the request headers for a body from ``offset_bytes`` on; a closed range where the end is known.
+
+    Some registries refuse open ranges.
+    """
     if not offset_bytes:
         return {}
     condition = {"If-Range": entity_tag} if entity_tag else {}
-    return {"Range": f"bytes={offset_bytes}-", **condition}
+    last = "" if size_bytes is None else str(size_bytes - 1)
+    return {"Range": f"bytes={offset_bytes}-{last}", **condition}
