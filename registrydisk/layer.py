@@ -82,14 +82,15 @@ def write_layer(blocks: Iterable[bytes], file: DiskFile, target: ImageTarget, *,
     Raises:
         VerificationError: The disk is not as long as ``file`` says, with reason SizeMismatch.
     """
-    known_bytes = file.archive_bytes() if compressor.mode is LayerMode.NONE else None
-    writer = target.open_blob_writer(size_bytes=known_bytes)
+    is_plain = compressor.mode is LayerMode.NONE
+    writer = target.open_blob_writer(size_bytes=file.archive_bytes() if is_plain else None)
     try:
         with ThreadPoolExecutor(1, "hash archive") as archive_thread, ThreadPoolExecutor(1, "hash disk") as payload_thread:
             archive, payload = _OrderedHash(archive_thread), _OrderedHash(payload_thread)
-            pieces = compressor.compressed(_archive_pieces(blocks, file, archive=archive, payload=payload))
-            digest, size_bytes = _write_all(pieces, writer)
-            diff_id, payload_digest = archive.digest(), payload.digest()
+            # The archive's own digest is the blob's where nothing is compressed: it need not be computed twice.
+            pieces = _archive_pieces(blocks, file, archive=None if is_plain else archive, payload=payload)
+            digest, size_bytes = _write_all(compressor.compressed(pieces), writer)
+            diff_id, payload_digest = digest if is_plain else archive.digest(), payload.digest()
         writer.commit(digest)
     except BaseException:
         writer.abort()
@@ -107,23 +108,28 @@ def _write_all(pieces: Iterator[bytes], writer: BlobWriter) -> tuple[Digest, int
     return Digest("sha256", blob.hexdigest()), size_bytes
 
 
-def _archive_pieces(blocks: Iterable[bytes], file: DiskFile, *, archive: _OrderedHash, payload: _OrderedHash) -> Iterator[bytes]:
+def _archive_pieces(
+    blocks: Iterable[bytes], file: DiskFile, *, archive: _OrderedHash | None, payload: _OrderedHash
+) -> Iterator[bytes]:
     """Yield the archive, hashing it and the disk in it on the way."""
-    head, tail = file.head(), file.tail()
-    archive.update(head)
-    yield head
     seen_bytes = 0
-    for block in blocks:
-        seen_bytes += len(block)
-        archive.update(block)
-        payload.update(block)
-        yield block
+    for piece, is_disk in _labelled_pieces(blocks, file):
+        if archive is not None:
+            archive.update(piece)
+        if is_disk:
+            payload.update(piece)
+            seen_bytes += len(piece)
+        yield piece
     if seen_bytes != file.size_bytes:
-        raise VerificationError(
-            f"the disk {file.name} changed while it was read: {seen_bytes} bytes, not {file.size_bytes}", reason="SizeMismatch"
-        )
-    archive.update(tail)
-    yield tail
+        why = f"{seen_bytes} bytes came, {file.size_bytes} were promised"
+        raise VerificationError(f"the disk {file.name} changed while it was read: {why}", reason="SizeMismatch")
+
+
+def _labelled_pieces(blocks: Iterable[bytes], file: DiskFile) -> Iterator[tuple[bytes, bool]]:
+    yield file.head(), False
+    for block in blocks:
+        yield block, True
+    yield file.tail(), False
 
 
 class _OrderedHash:

@@ -25,6 +25,7 @@ class EntryKind(Enum):
     """What an entry is; the value is its type flag."""
 
     FILE = b"0"
+    OLD_FILE = b"\x00"
     HARD_LINK = b"1"
     SYMBOLIC_LINK = b"2"
     CHARACTER_DEVICE = b"3"
@@ -47,8 +48,17 @@ class EntryKind(Enum):
         return self.name.lower().replace("_", " ")
 
 
-_WITH_CONTENT = frozenset({EntryKind.FILE, EntryKind.PAX, EntryKind.PAX_GLOBAL, EntryKind.GNU_LONG_NAME, EntryKind.GNU_LONG_LINK})
-_FILE_FLAGS = frozenset({b"0", b"\x00", b"7"})  # "7" is a contiguous file, which POSIX lets readers treat as a file
+_WITH_CONTENT = frozenset(
+    {
+        EntryKind.FILE,
+        EntryKind.OLD_FILE,
+        EntryKind.PAX,
+        EntryKind.PAX_GLOBAL,
+        EntryKind.GNU_LONG_NAME,
+        EntryKind.GNU_LONG_LINK,
+    }
+)
+_CONTIGUOUS_FILE = b"7"  # POSIX lets readers treat it as a file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +170,8 @@ def _checksum_holds(block: bytes) -> bool:
 
 
 def _kind(flag: bytes, name: str, what: str) -> EntryKind:
-    if flag in _FILE_FLAGS:
-        # A name that ends in a slash made a directory of a file before POSIX had a flag for it.
-        return EntryKind.DIRECTORY if name.endswith("/") else EntryKind.FILE
+    if flag == _CONTIGUOUS_FILE:
+        return EntryKind.FILE
     if flag == b"S":
         raise _broken(what, f"{name[:200]!r} is a GNU sparse file", hint="write the layer without tar --sparse")
     try:

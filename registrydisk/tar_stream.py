@@ -107,6 +107,9 @@ class TarStream:
             header = replace(header, link_name=link_name.decode("utf-8", "surrogateescape"))
         if "size" in records and header.kind.has_content:
             header = self._open(replace(header, size_bytes=self._decimal(records["size"])))
+        if header.kind is EntryKind.OLD_FILE:
+            # Before POSIX had a flag for directories, a slash at the end of the name was one.
+            header = replace(header, kind=EntryKind.DIRECTORY if header.name.endswith("/") else EntryKind.FILE)
         return TarEntry(
             header=header,
             parts=self._parts(header.name),
