@@ -55,9 +55,10 @@ class ImportJob:
         """
         document = _parse_object(content)
         known = get_type_hints(cls)
-        values = {_snake(key): value for key, value in document.items()}
-        if unknown := sorted(values.keys() - known.keys()):
-            raise UsageError(f"an import job has no field {unknown[0]!r}")
+        names = {_camel(field.name): field.name for field in fields(cls)}
+        if unknown := sorted(document.keys() - names.keys()):
+            raise UsageError(f"an import job has no field {unknown[0]!r:.100}")
+        values = {names[key]: value for key, value in document.items()}
         for name, value in values.items():
             if not _is_of_type(value, known[name]):
                 raise UsageError(f"the field {name!r} of an import job cannot be {value!r:.100}")
@@ -170,9 +171,3 @@ def _is_of_type(value: Any, hint: Any) -> bool:
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
-
-
-def _snake(key: str) -> str:
-    """Return the field's name for a key; a key that is no field's name stays what it is."""
-    names = {_camel(field.name): field.name for field in fields(ImportJob)}
-    return names.get(key, key)

@@ -37,7 +37,7 @@ def run_import(job: ImportJob, *, access: RegistryAccess, progress: Progress, cl
     checksum = parse_checksum(job.checksum) if job.checksum else None
     scratch = Path(job.scratch) if job.scratch else None
     with contextlib.ExitStack() as stack:
-        target = stack.enter_context(open_target(Path(job.target), overwrite=job.overwrite, scratch=scratch))
+        target = stack.enter_context(open_target(job.target, overwrite=job.overwrite, scratch=scratch))
         meter = Meter(stack.enter_context(progress.phase("import")))
         opened = stack.enter_context(open_job_source(job, access=access, progress=progress, on_bytes=meter.count))
         meter.set_total(opened.fetch_bytes)

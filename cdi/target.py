@@ -99,14 +99,20 @@ class Target(Protocol):
 
 
 @contextlib.contextmanager
-def open_target(path: Path, *, overwrite: bool, scratch: Path | None) -> Iterator[Target]:
-    """Hold the place ``path`` for one disk, against every other import.
+def open_target(location: str, *, overwrite: bool, scratch: Path | None) -> Iterator[Target]:
+    """Hold a place for one disk, against every other import.
+
+    Args:
+        location: A path as the user wrote it; one that ends with a slash must be a directory.
 
     Raises:
         UsageError: There is a disk already (TargetExists), another import or a mount (TargetBusy), or something that
             must not be replaced (UnsafeTarget).
         NotFoundError: The directory does not exist.
     """
+    if not location:
+        raise UsageError("no target is named", hint="name a directory, a file or a block device")
+    path = Path(location)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -118,7 +124,7 @@ def open_target(path: Path, *, overwrite: bool, scratch: Path | None) -> Iterato
             yield _open_device(path, scratch=scratch, stack=stack)
         elif stat.S_ISDIR(mode):
             yield _open_file(path, DISK_NAME, overwrite=overwrite, scratch=scratch, stack=stack)
-        elif str(path).endswith("/") or not path.name:
+        elif location.endswith("/") or not path.name:
             raise NotFoundError(f"there is no directory {path}", hint="create the volume's directory first")
         else:
             yield _open_file(path.parent, path.name, overwrite=overwrite, scratch=scratch, stack=stack)
