@@ -22,7 +22,7 @@ from imagekit.base.errors import ImageError
 from imagekit.base.files import atomic_file, atomic_path, open_regular, translate_os_error
 from imagekit.base.progress import Progress
 from imagekit.base.readers import RandomReader
-from imagekit.base.units import MIB, TIB, format_size
+from imagekit.base.units import MIB, format_size
 from imagekit.compression import open_decompressed
 from imagekit.disk import identify, require_writable
 from imagekit.image import Compression, DiskFormat, ImageInfo
@@ -31,7 +31,7 @@ from imagekit.qemu_img import ImageFile, TargetOptions
 from imagekit.stream import STREAMED_FORMATS, FileReader, FileWriter, decode_random, decode_stream
 
 _COPY_BYTES = MIB
-_MOST_UNPACKED_BYTES = 64 * TIB
+_MOST_OVERHEAD_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,11 +156,13 @@ def _unpack(source: Path, unpacked: BinaryIO, *, info: ImageInfo, progress: Prog
     """Decompress ``source``, and hold what came out against the verdict: it is what qemu-img is going to open."""
     with _opened(source) as descriptor, progress.phase("unpack", info.file_size_bytes) as phase:
         stream = open_decompressed(_CountedStream(descriptor, phase.advance), info.compression)
-        size_bytes = 0
+        room_bytes = info.virtual_size_bytes + info.virtual_size_bytes // 8 + _MOST_OVERHEAD_BYTES
         while chunk := stream.read(_COPY_BYTES):
-            size_bytes += len(chunk)
-            if size_bytes > _MOST_UNPACKED_BYTES:
-                raise ImageError(f"{source} unpacks to more than {format_size(_MOST_UNPACKED_BYTES)}", reason="TooLarge")
+            room_bytes -= len(chunk)
+            if room_bytes < 0:
+                raise ImageError(
+                    f"{source} unpacks to more than its {format_size(info.virtual_size_bytes)} disk needs", reason="TooLarge"
+                )
             unpacked.write(chunk)
     unpacked.flush()
     found = inspect_reader(FileReader(unpacked.fileno()))
