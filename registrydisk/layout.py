@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imagekit.base.errors import UsageError
-from imagekit.base.files import fsync_directory, require_free_bytes, translate_os_error, write_file
+from imagekit.base.files import fsync_directory, require_free_bytes, translate_os_error
 from registrydisk.digest import Digest
 from registrydisk.layout_source import (
     ANNOTATION_TAG,
@@ -31,7 +31,7 @@ from registrydisk.partial_file import PartialFile, remove_stale
 
 __all__ = ["LayoutTarget", "open_layout_source"]
 
-_STEM = "blob"
+_STEM = "layout"
 
 
 class LayoutTarget:
@@ -81,11 +81,16 @@ class LayoutTarget:
             index = read_layout_index(LayoutDirectory(self._path))
             others = tuple(entry for entry in index.manifests if entry.annotations.get(ANNOTATION_TAG, "") != self._tag)
             renewed = replace(index, manifests=(*others, replace(top, annotations=annotations)))
-            write_file(self._path / INDEX_FILE, renewed.to_raw().content)
+            writer = LayoutBlobWriter(self._path)
+            try:
+                writer.write(renewed.to_raw().content)
+                writer.publish(INDEX_FILE)
+            finally:
+                writer.abort()
 
 
 class LayoutBlobWriter:
-    """A blob of a layout, under a temporary name until its digest is known."""
+    """A file of a layout, a blob in general, under a temporary name until it is complete."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -100,11 +105,15 @@ class LayoutBlobWriter:
             raise translate_os_error(error, doing=f"write a blob into {self._path}") from error
 
     def commit(self, digest: Digest) -> None:
-        target = self._path / blob_name(digest)
-        if not target.parent.is_dir():
-            target.parent.mkdir(exist_ok=True)
-            fsync_directory(target.parent.parent)
-        self._file.publish(target)
+        directory = (self._path / blob_name(digest)).parent
+        if not directory.is_dir():
+            directory.mkdir(exist_ok=True)
+            fsync_directory(directory.parent)
+        self.publish(blob_name(digest))
+
+    def publish(self, name: str) -> None:
+        """Make the file exist as ``name`` in the layout."""
+        self._file.publish(self._path / name)
 
     def abort(self) -> None:
         self._file.discard()

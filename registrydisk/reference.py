@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from imagekit.base.errors import UsageError
+from imagekit.base.errors import ImageError, UsageError
 from registrydisk.digest import Digest
 
 DOCKER_HUB = "docker.io"
@@ -35,7 +35,7 @@ class ImageReference:
             UsageError: It is not a reference.
         """
         name, at, digest_text = text.partition("@")
-        digest = Digest.parse(digest_text) if at else None
+        digest = _parse_digest(digest_text, text) if at else None
         registry, repository = _split_registry(name)
         repository, tag = _split_tag(repository)
         if registry == DOCKER_HUB and "/" not in repository:
@@ -150,5 +150,14 @@ def _split_registry(name: str) -> tuple[str, str]:
 
 def _split_tag(name: str) -> tuple[str, str]:
     head, slash, last = name.rpartition("/")
-    repository, _, tag = last.partition(":")
+    repository, colon, tag = last.partition(":")
+    if colon and not tag:
+        raise UsageError(f"{name!r} ends with a colon", hint="write a tag after it, or leave it out")
     return f"{head}{slash}{repository}", tag
+
+
+def _parse_digest(digest: str, text: str) -> Digest:
+    try:
+        return Digest.parse(digest)
+    except ImageError as error:
+        raise UsageError(f"{text[:300]!r} does not end with a digest", hint=error.hint) from error

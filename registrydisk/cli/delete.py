@@ -37,5 +37,4 @@ def delete(reference: str, yes: bool, access: RegistryAccess) -> None:
         if not sys.stdin.isatty():
             raise UsageError(f"nobody is there to confirm that {image} shall be removed", hint="add --yes")
         click.confirm(f"Remove {image} and all its tags?", abort=True, err=True)
-    remote.delete_image(image, access=access)
-    click.echo(str(image))
+    click.echo(image.with_digest(remote.delete_image(image, access=access)))
