@@ -15,7 +15,8 @@ from pathlib import Path
 from imagekit.base.clock import SYSTEM_CLOCK, Clock
 from imagekit.base.errors import UsageError
 from imagekit.base.progress import Phase, Progress
-from imagekit.image import DiskFormat
+from imagekit.image import DiskFormat, ImageInfo
+from registrydisk.access import RegistryAccess
 from registrydisk.compressor import BlockCompressor, LayerMode, gzip_member
 from registrydisk.digest import Digest
 from registrydisk.disk_source import DiskOptions, DiskSource, open_disk
@@ -25,6 +26,7 @@ from registrydisk.layer import DiskFile, WrittenLayer, write_layer
 from registrydisk.manifest import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Descriptor, Index, Manifest, Platform
 from registrydisk.selection import machine_platform
 from registrydisk.store import ImageTarget
+from registrydisk.whiteouts import DISK_DIRECTORY
 
 _CREATED_BY = "registrydisk build"
 _ENTRYPOINT = ("no-entrypoint",)  # some runtimes refuse an image without one; nothing ever runs it
@@ -48,6 +50,7 @@ class BuildRequest:
         annotations: Likewise, for the manifest.
         environment: Likewise, for the configuration.
         scratch: Where temporary files go when the disk must be converted.
+        access: How the web server of a URL is reached.
     """
 
     disk: str
@@ -61,6 +64,7 @@ class BuildRequest:
     annotations: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     scratch: Path = DiskOptions().scratch
+    access: RegistryAccess = field(default_factory=RegistryAccess)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,50 +129,65 @@ def choose_mode(disk: DiskSource) -> LayerMode:
     return LayerMode.STORE if compressed_bytes > _COMPRESSED_RATIO * plain_bytes > 0 else LayerMode.GZIP
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _WrittenDisk:
+    info: ImageInfo
+    file: DiskFile
+    layer: WrittenLayer
+    compression: str
+
+
 def _build(
     request: BuildRequest, target: ImageTarget, *, progress: Progress, clock: Clock, is_top: bool
 ) -> tuple[BuiltImage, Descriptor]:
     started = clock.monotonic()
     platform = request.platform or machine_platform()
-    options = DiskOptions(target_format=request.target_format, scratch=request.scratch)
+    disk = _write_disk(request, target, progress=progress)
+    config = _write_document(_config(request, disk.layer, platform).to_bytes(), OCI_CONFIG, target)
+    annotations = {**_facts(request, disk).annotations(), **request.annotations}
+    layers = (disk.layer.descriptor,)
+    raw = Manifest(media_type=OCI_MANIFEST, config=config, layers=layers, annotations=annotations).to_raw()
+    target.write_manifest(raw, is_top=is_top)
+    built = BuiltImage(
+        digest=raw.digest,
+        platform=platform,
+        disk_path=f"/{DISK_DIRECTORY}/{disk.file.name}",
+        disk_format=disk.info.format,
+        virtual_size_bytes=disk.info.virtual_size_bytes,
+        payload_digest=disk.layer.payload_digest,
+        payload_bytes=disk.file.size_bytes,
+        layer_digest=disk.layer.descriptor.digest,
+        diff_id=disk.layer.diff_id,
+        size_bytes=disk.layer.descriptor.size_bytes,
+        compression=disk.compression,
+        seconds=round(clock.monotonic() - started, 3),
+    )
+    return built, raw.descriptor(platform=platform, annotations=annotations)
+
+
+def _write_disk(request: BuildRequest, target: ImageTarget, *, progress: Progress) -> _WrittenDisk:
+    options = DiskOptions(target_format=request.target_format, scratch=request.scratch, access=request.access)
     with open_disk(request.disk, options=options, progress=progress) as disk:
         mode = choose_mode(disk) if request.mode is LayerMode.AUTO else request.mode
         # A level is for the compression that the user had in mind; stored blocks have none.
         level = None if mode is LayerMode.STORE and request.mode is LayerMode.AUTO else request.level
         compressor = BlockCompressor(mode, level=level)
-        file = DiskFile(
-            name=_checked_name(request.disk_name or disk.name), size_bytes=disk.size_bytes, modified_seconds=request.created_seconds
-        )
+        name = _checked_name(request.disk_name or disk.name)
+        file = DiskFile(name=name, size_bytes=disk.size_bytes, modified_seconds=request.created_seconds)
         with progress.phase("layer", disk.size_bytes) as phase:
             layer = write_layer(_counted(disk.blocks(), phase), file, target, compressor=compressor)
-    config = _config(request, layer, platform)
-    config_descriptor = _write_document(config.to_bytes(), OCI_CONFIG, target)
-    facts = DiskFacts(
-        title=file.name,
+    return _WrittenDisk(info=disk.info, file=file, layer=layer, compression=compressor.description)
+
+
+def _facts(request: BuildRequest, disk: _WrittenDisk) -> DiskFacts:
+    return DiskFacts(
+        title=disk.file.name,
         format=disk.info.format,
         virtual_size_bytes=disk.info.virtual_size_bytes,
-        sha256=layer.payload_digest,
-        compression=compressor.description,
+        sha256=disk.layer.payload_digest,
+        compression=disk.compression,
         created=_timestamp(request.created_seconds),
     )
-    annotations = {**facts.annotations(), **request.annotations}
-    raw = Manifest(media_type=OCI_MANIFEST, config=config_descriptor, layers=(layer.descriptor,), annotations=annotations).to_raw()
-    target.write_manifest(raw, is_top=is_top)
-    built = BuiltImage(
-        digest=raw.digest,
-        platform=platform,
-        disk_path=f"/disk/{file.name}",
-        disk_format=facts.format,
-        virtual_size_bytes=facts.virtual_size_bytes,
-        payload_digest=layer.payload_digest,
-        payload_bytes=file.size_bytes,
-        layer_digest=layer.descriptor.digest,
-        diff_id=layer.diff_id,
-        size_bytes=layer.descriptor.size_bytes,
-        compression=compressor.description,
-        seconds=round(clock.monotonic() - started, 3),
-    )
-    return built, raw.descriptor(platform=platform, annotations=annotations)
 
 
 def _config(request: BuildRequest, layer: WrittenLayer, platform: Platform) -> ImageConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imagekit.base.progress import Progress
 from registrydisk.access import RegistryAccess
@@ -29,6 +29,7 @@ def build_all(requests: Sequence[BuildRequest], location: Location, *, access: R
     Raises:
         ImagekitError: As ``build_image``, and whatever the place fails with.
     """
+    requests = [replace(request, access=access) for request in requests]
     with open_target(location, access=access, progress=progress) as target:
         if len(requests) == 1:
             image = build_image(requests[0], target, progress=progress)

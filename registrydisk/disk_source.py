@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imagekit.base.errors import ImageError
@@ -23,6 +23,7 @@ from imagekit.base.units import MIB, TIB, format_size
 from imagekit.compression import open_decompressed
 from imagekit.image import Compression, DiskFormat, ImageInfo
 from imagekit.inspection import inspect_file, require_safe
+from registrydisk.access import RegistryAccess
 from registrydisk.disk_blocks import file_blocks, file_samples, stream_blocks
 
 RUNNABLE_FORMATS = frozenset({DiskFormat.QCOW2, DiskFormat.RAW, DiskFormat.ISO})
@@ -61,10 +62,12 @@ class DiskOptions:
     Attributes:
         target_format: Convert to this format; None converts only what clusters cannot run.
         scratch: Directory for temporary files, needed only to convert and for servers that cannot seek.
+        access: How web servers are reached; what it says of a registry's credentials and trust is not used.
     """
 
     target_format: DiskFormat | None = None
     scratch: Path = Path("/var/tmp")  # noqa: S108 - the directory for large temporary files (FHS 5.15), used through mkdtemp
+    access: RegistryAccess = field(default_factory=RegistryAccess)
 
 
 @contextlib.contextmanager
@@ -84,19 +87,28 @@ def open_disk(location: str, *, options: DiskOptions, progress: Progress) -> Ite
             yield open_local_disk(Path(location), options=options, progress=progress, stack=stack)
 
 
-def open_local_disk(path: Path, *, options: DiskOptions, progress: Progress, stack: contextlib.ExitStack) -> DiskSource:
-    """Open a disk in a file or on a block device; what it needs ends with ``stack``."""
+def open_local_disk(
+    path: Path, *, options: DiskOptions, progress: Progress, stack: contextlib.ExitStack, file_name: str = ""
+) -> DiskSource:
+    """Open a disk in a file or on a block device; what it needs ends with ``stack``.
+
+    Args:
+        file_name: What to name it after; the path's own name when empty.
+    """
+    file_name = file_name or path.name
     info = inspect_file(path)
     require_safe(info, what=str(path))
     if must_convert(info, options):
-        return _converted(path, info, options=options, progress=progress, stack=stack)
+        converted = _converted(path, info, options=options, progress=progress, stack=stack)
+        ending = _ENDINGS[converted.info.format][0]
+        return replace(converted, name=name_in_image(file_name.split(".", 1)[0] + ending, converted.info.format))
     descriptor = open_regular(path)
     stack.callback(os.close, descriptor)
     if info.compression is not Compression.NONE:
-        return _compressed(path, descriptor, info, progress=progress)
+        return _compressed(file_name, descriptor, info, progress=progress)
     size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
     return DiskSource(
-        name=name_in_image(path.name, info.format),
+        name=name_in_image(file_name, info.format),
         info=info,
         size_bytes=size_bytes,
         blocks=lambda: file_blocks(descriptor, size_bytes),
@@ -135,7 +147,7 @@ class _DescriptorStream:
         return chunk
 
 
-def _compressed(path: Path, descriptor: int, info: ImageInfo, *, progress: Progress) -> DiskSource:
+def _compressed(file_name: str, descriptor: int, info: ImageInfo, *, progress: Progress) -> DiskSource:
     def blocks() -> Iterator[bytes]:
         return stream_blocks(open_decompressed(_DescriptorStream(descriptor), info.compression))
 
@@ -145,9 +157,9 @@ def _compressed(path: Path, descriptor: int, info: ImageInfo, *, progress: Progr
             size_bytes += len(block)
             phase.advance(len(block))
             if size_bytes > _LARGEST_DISK_BYTES:
-                raise ImageError(f"{path} holds more than {format_size(_LARGEST_DISK_BYTES)}", reason="UnsafeImage")
+                raise ImageError(f"{file_name} holds more than {format_size(_LARGEST_DISK_BYTES)}", reason="UnsafeImage")
     return DiskSource(
-        name=name_in_image(path.name, info.format),
+        name=name_in_image(file_name, info.format),
         info=replace(info, compression=Compression.NONE, file_size_bytes=size_bytes),
         size_bytes=size_bytes,
         blocks=blocks,
@@ -169,9 +181,7 @@ def _converted(path: Path, info: ImageInfo, *, options: DiskOptions, progress: P
         require_safe(info, what=str(path))
     converted = scratch / f"disk{_ENDINGS[target_format][0]}"
     convert(source, converted, source_format=info.format, target_format=target_format, progress=progress)
-    opened = open_local_disk(converted, options=replace(options, target_format=None), progress=progress, stack=stack)
-    stem = path.name.split(".", 1)[0]
-    return replace(opened, name=name_in_image(f"{stem}{_ENDINGS[target_format][0]}", target_format))
+    return open_local_disk(converted, options=replace(options, target_format=None), progress=progress, stack=stack)
 
 
 def _unpacked(path: Path, info: ImageInfo, scratch: Path) -> Path:
