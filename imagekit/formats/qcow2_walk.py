@@ -21,7 +21,6 @@ _MOST_L2_BYTES = GIB  # 8 TiB of data in 64 KiB clusters
 _MOST_HOST_CLUSTERS = 1 << 28  # 16 TiB of file in 64 KiB clusters
 _REGION_BITS = 22  # compressed clusters are compared within 4 MiB of the file at a time
 _MOST_STARTS_IN_REGION = (1 << _REGION_BITS) // 8  # no codec makes a cluster of fewer than eight bytes
-_ALLOCATED_SUBCLUSTERS = 0xFFFF_FFFF
 
 _FREE, _TAKEN, _COMPRESSED = 0, 1, 2
 
@@ -54,7 +53,7 @@ def walk_tables(header: Qcow2Header, reader: RandomReader) -> ClusterCensus:
     return ClusterCensus(
         plain_clusters=walk.plain_clusters,
         compressed_clusters=walk.compressed_clusters,
-        allocated_bytes=min(walk.allocated_bytes, header.virtual_size_bytes),
+        allocated_bytes=walk.allocated_bytes,
         findings=tuple(walk.findings.values()),
     )
 
@@ -80,12 +79,13 @@ class _Walk:
         self._claims = bytearray(host_clusters)
         self._claim_metadata()
         l1 = read_entries(self._reader, self._header.l1_offset_bytes, self._header.l1_entries)
-        places = sorted(entry & OFFSET_MASK for entry in l1 if entry & OFFSET_MASK)
-        if len(places) * self._header.cluster_size_bytes > _MOST_L2_BYTES:
-            self._object("l2-table", f"it has {len(places)} L2 tables, more than are looked at")
+        tables = sorted((entry & OFFSET_MASK, index) for index, entry in enumerate(l1) if entry & OFFSET_MASK)
+        if len(tables) * self._header.cluster_size_bytes > _MOST_L2_BYTES:
+            self._object("l2-table", f"it has {len(tables)} L2 tables, more than are looked at")
             return
-        for place in self._claim(places, what="L2 table"):
-            self._visit_table(place)
+        for place, index in tables:
+            if self._claim([place], what="L2 table"):
+                self._visit_table(place, index)
         self._compare_starts()
 
     def _object(self, rule: str, message: str) -> None:
@@ -102,10 +102,10 @@ class _Walk:
             first = offset_bytes >> self._bits
             self._claims[first : first + clusters] = bytes([_TAKEN]) * len(self._claims[first : first + clusters])
 
-    def _claim(self, places: list[int], *, what: str) -> list[int]:
-        """Take host clusters for their one use; return those that could be taken."""
+    def _claim(self, places: list[int], *, what: str) -> bool:
+        """Take host clusters for their one use; return whether all could be taken."""
         claims, bits, low_bits = self._claims, self._bits, self._header.cluster_size_bytes - 1
-        taken = []
+        is_sound = True
         for place in places:
             index = place >> bits
             if place & low_bits:
@@ -116,38 +116,67 @@ class _Walk:
                 self._object("cluster-overlap", f"the {what} at {place} is in a host cluster that has another use")
             else:
                 claims[index] = _TAKEN
-                taken.append(place)
-        return taken
+                continue
+            is_sound = False
+        return is_sound
 
-    def _visit_table(self, place: int) -> None:
+    def _visit_table(self, place: int, index: int) -> None:
         table = read_entries(self._reader, place, self._header.cluster_size_bytes // 8)
         if len(table) * 8 < self._header.cluster_size_bytes:
             self._object("outside-file", f"the L2 table at {place} ends outside the file")
+            return
         if not any(table):
             return
         entries = table[::2] if self._header.has_extended_l2 else table
-        plain = [entry for entry in entries if entry & OFFSET_MASK and not entry & COMPRESSED_FLAG]
-        self._claim([entry & OFFSET_MASK for entry in plain], what="data cluster")
-        self._count_plain(table, plain)
+        self._claim(
+            [entry & OFFSET_MASK for entry in entries if entry & OFFSET_MASK and not entry & COMPRESSED_FLAG], what="data cluster"
+        )
         compressed = [entry for entry in entries if entry & COMPRESSED_FLAG]
         if compressed:
-            self._visit_compressed(compressed)
+            self._claim_compressed(compressed)
+        self._count(table, index)
 
-    def _count_plain(self, table: array[int], plain: list[int]) -> None:
+    def _count(self, table: array[int], index: int) -> None:
+        """Count what a table maps within the guest's disk; its last cluster may reach over the end."""
         header = self._header
-        if not header.has_extended_l2:
-            clusters = len(plain) if header.version == 2 else sum(1 for entry in plain if not entry & ZERO_FLAG)
-            self.plain_clusters += clusters
-            self.allocated_bytes += clusters * header.cluster_size_bytes
-            return
-        for entry, bitmap in zip(table[::2], table[1::2], strict=False):
-            subclusters = 0 if entry & COMPRESSED_FLAG else (bitmap & _ALLOCATED_SUBCLUSTERS).bit_count()
-            self.plain_clusters += 1 if subclusters else 0
-            self.allocated_bytes += subclusters * header.subcluster_size_bytes
+        words = header.l2_entry_bytes // 8
+        whole_clusters, tail_bytes = divmod(header.virtual_size_bytes, header.cluster_size_bytes)
+        whole = max(0, min(whole_clusters - index * header.l2_entries, header.l2_entries))
+        self._count_whole(table[: whole * words])
+        if tail_bytes and index == whole_clusters // header.l2_entries:
+            entry, *bitmaps = table[whole * words : (whole + 1) * words]
+            self._count_cluster(entry, *bitmaps, size_bytes=tail_bytes)
 
-    def _visit_compressed(self, compressed: list[int]) -> None:
-        self.compressed_clusters += len(compressed)
-        self.allocated_bytes += len(compressed) * self._header.cluster_size_bytes
+    def _count_whole(self, table: array[int]) -> None:
+        header = self._header
+        if header.has_extended_l2:
+            for entry, bitmap in zip(table[::2], table[1::2], strict=True):
+                self._count_cluster(entry, bitmap, size_bytes=header.cluster_size_bytes)
+            return
+        # Comprehensions, as there may be millions of entries.
+        not_plain = COMPRESSED_FLAG if header.version == 2 else COMPRESSED_FLAG | ZERO_FLAG
+        plain = sum([1 for entry in table if entry & OFFSET_MASK and not entry & not_plain])
+        compressed = sum([1 for entry in table if entry & COMPRESSED_FLAG])
+        self.plain_clusters += plain
+        self.compressed_clusters += compressed
+        self.allocated_bytes += (plain + compressed) * header.cluster_size_bytes
+
+    def _count_cluster(self, entry: int, bitmap: int = 0, *, size_bytes: int) -> None:
+        """Count one cluster of which the guest's disk has ``size_bytes``."""
+        header = self._header
+        if entry & COMPRESSED_FLAG:
+            self.compressed_clusters += 1
+            self.allocated_bytes += size_bytes
+        elif header.has_extended_l2:
+            part_bytes = header.subcluster_size_bytes
+            parts = [max(0, min(part_bytes, size_bytes - number * part_bytes)) for number in range(32) if bitmap >> number & 1]
+            self.plain_clusters += 1 if parts else 0
+            self.allocated_bytes += sum(parts)
+        elif entry & OFFSET_MASK and not (header.version == 3 and entry & ZERO_FLAG):
+            self.plain_clusters += 1
+            self.allocated_bytes += size_bytes
+
+    def _claim_compressed(self, compressed: list[int]) -> None:
         inside_bytes = -(-self._size_bytes // 512) * 512
         claims, bits, starts = self._claims, self._bits, self._starts
         offset_mask = (1 << (62 - (bits - 8))) - 1

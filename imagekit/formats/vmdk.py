@@ -6,6 +6,7 @@ every extent but the file itself, and every parent, is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import struct
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _EXTENT = re.compile(
     r"(?P<access>RW|RDONLY|NOACCESS)\s+(?P<sectors>\d+)\s+(?P<kind>\w+)(?:\s+\"(?P<name>[^\"]*)\"(?:\s+\d+)?)?\s*", re.IGNORECASE
 )
 _EXTENT_START = re.compile(r"(RW|RDONLY|NOACCESS)\b", re.IGNORECASE)
+_OTHER_LINE = re.compile(r"#.*|ddb.*|[^\s=]+=.*|", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +59,7 @@ class _Header:
 
     def names_same_disk(self, footer: _Header) -> bool:
         """Whether the footer differs from this header only where it must: in the place of the grain directory."""
-        fields = ("version", "flags", "capacity_sectors", "grain_sectors", "entries_in_table", "compression")
-        return all(getattr(self, field) == getattr(footer, field) for field in fields)
+        return dataclasses.replace(footer, directory_sector=self.directory_sector) == self
 
 
 def read_vmdk(reader: RandomReader, head: bytes) -> FormatFacts:
@@ -126,7 +127,7 @@ def _read_descriptor(reader: RandomReader, header: _Header) -> str:
     if header.descriptor_sector != 1 or not 0 < size_bytes <= _MOST_DESCRIPTOR_BYTES:
         return ""
     content = reader.read_at(_SECTOR_BYTES, size_bytes)
-    return content.partition(b"\0")[0].decode("utf-8", "replace")
+    return content.partition(b"\0")[0].decode("ascii", "replace")
 
 
 def _descriptor_findings(descriptor: str, header: _Header) -> list[Finding]:
@@ -134,6 +135,10 @@ def _descriptor_findings(descriptor: str, header: _Header) -> list[Finding]:
         message = f"it has no descriptor of at most {_MOST_DESCRIPTOR_BYTES} bytes in its second sector"
         return [Finding(rule="vmdk-descriptor", message=message)]
     found = []
+    lines = [line.strip() for line in descriptor.splitlines()]
+    if strange := [line for line in lines if not line.isascii() or not (_EXTENT_START.match(line) or _OTHER_LINE.fullmatch(line))]:
+        # What we do not understand another reader may.
+        found.append(Finding(rule="vmdk-descriptor", message=f"its descriptor has a line of no known kind: {strange[0][:200]!r}"))
     subformats = _values(descriptor, "createType")
     if len(subformats) != 1 or subformats[0] not in _ALLOWED_SUBFORMATS:
         message = f"its subformat {', '.join(subformats)!r} is not one of {' and '.join(_ALLOWED_SUBFORMATS)}"
@@ -176,7 +181,8 @@ def _read_footer(reader: RandomReader, header: _Header) -> tuple[_Header, list[F
     """Return the header at the end of a stream-optimized image: footer marker, footer, end-of-stream marker, a sector each."""
     wrong = [Finding(rule="vmdk-footer", message="its footer is missing or contradicts its header")]
     end = reader.read_at(max(0, reader.size_bytes - 3 * _SECTOR_BYTES), 3 * _SECTOR_BYTES)
-    if len(end) < 3 * _SECTOR_BYTES or struct.unpack_from("<QII", end) != (1, 0, _FOOTER_MARKER):
+    marker = struct.pack("<QII", 1, 0, _FOOTER_MARKER).ljust(_SECTOR_BYTES, b"\0")
+    if len(end) < 3 * _SECTOR_BYTES or not end.startswith(marker):
         return header, wrong
     if not end[_SECTOR_BYTES:].startswith(_MAGIC) or any(end[2 * _SECTOR_BYTES :]):
         return header, wrong

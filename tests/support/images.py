@@ -212,7 +212,7 @@ def with_data_file(image: bytes, name: str) -> bytes:
 
 def mbr(*partitions: tuple[int, int, int]) -> bytes:
     """Return a boot sector with partitions of (type, first sector, sectors)."""
-    entries = b"".join(struct.pack("<B3xB3xII", 0, *partition) for partition in partitions)
+    entries = b"".join(struct.pack("<B3sB3sII", 0, b"\0\2\0", kind, b"\xff" * 3, *place) for kind, *place in partitions)
     return bytes(446) + entries.ljust(64, b"\0") + b"\x55\xaa"
 
 
