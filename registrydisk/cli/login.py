@@ -44,10 +44,7 @@ def _ask(username: str | None, *, is_piped: bool) -> Credential:
     if is_piped and not username:
         raise UsageError("--password-stdin needs a name", hint="add --username NAME")
     name = username or click.prompt("Username", err=True)
-    if is_piped:
-        password = sys.stdin.read(_LONGEST_PASSWORD).rstrip("\r\n")
-    else:
-        password = click.prompt("Password", hide_input=True, err=True)
+    password = sys.stdin.read(_LONGEST_PASSWORD).rstrip("\r\n") if is_piped else click.prompt("Password", hide_input=True, err=True)
     if not password:
         raise UsageError("the password is empty")
     return Credential(username=name, password=password)
