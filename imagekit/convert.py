@@ -24,7 +24,7 @@ from imagekit.base.progress import Progress
 from imagekit.base.readers import RandomReader
 from imagekit.base.units import MIB, format_size
 from imagekit.compression import open_decompressed
-from imagekit.disk import identify, require_writable
+from imagekit.disk import identify, image_file, require_writable
 from imagekit.image import Compression, DiskFormat, ImageInfo
 from imagekit.inspection import inspect_reader, require_safe
 from imagekit.qemu_img import ImageFile, TargetOptions
@@ -133,7 +133,7 @@ def _rewrite(
     progress: Progress,
 ) -> None:
     with contextlib.ExitStack() as stack:
-        image = ImageFile(path=source, format=info.format)
+        image = image_file(source, info)
         pass_fds: tuple[int, ...] = ()
         if info.compression is not Compression.NONE:
             unpacked = stack.enter_context(_unnamed_file(target))

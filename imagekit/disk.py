@@ -78,6 +78,11 @@ def identify_plain(path: Path, *, stated: DiskFormat | None = None) -> ImageInfo
     return info
 
 
+def image_file(path: Path, info: ImageInfo, *, is_shared: bool = False) -> ImageFile:
+    """Return how qemu-img shall open what was identified as ``info``."""
+    return ImageFile(path=path, format=info.format, is_device=path.is_block_device(), is_shared=is_shared)
+
+
 def create_disk(target: Path, *, target_format: DiskFormat, size_bytes: int, options: TargetOptions, is_overwriting: bool) -> None:
     """Make an empty disk that appears as ``target`` once it is complete."""
     if size_bytes <= 0 or size_bytes % _SECTOR_BYTES:
@@ -106,11 +111,12 @@ def resize_disk(path: Path, *, size: str, stated: DiskFormat | None = None, is_s
         raise ImageError(f"a disk in the format {info.format.value} cannot be resized", hint="convert it to qcow2 or raw first")
     if new_bytes <= 0 or new_bytes % _SECTOR_BYTES:
         raise UsageError(f"a disk of {new_bytes} bytes cannot be", hint="a size is a positive multiple of 512 bytes")
+    if path.is_block_device():
+        raise UsageError(f"{path} is a block device", hint="resize the volume behind it")
     if new_bytes < old_bytes:
         _require_shrinkable(path, info, new_bytes, is_allowed=is_shrinking_allowed)
     if new_bytes != old_bytes:
-        image = ImageFile(path=path, format=info.format)
-        qemu_img.resize(image, size_bytes=new_bytes, is_shrinking=new_bytes < old_bytes)
+        qemu_img.resize(image_file(path, info), size_bytes=new_bytes, is_shrinking=new_bytes < old_bytes)
     return Resized(path=path, format=info.format, old_size_bytes=old_bytes, new_size_bytes=new_bytes)
 
 
@@ -130,8 +136,7 @@ def _require_shrinkable(path: Path, info: ImageInfo, new_bytes: int, *, is_allow
 def check_disk(path: Path, *, stated: DiskFormat | None = None, repair: str | None = None) -> CheckReport:
     """Return what is wrong in the tables of an image; our own rules are required to hold first."""
     info = identify_plain(path, stated=stated)
-    image = ImageFile(path=path, format=info.format)
-    return qemu_img.check(image, file_size_bytes=info.file_size_bytes, repair=repair)
+    return qemu_img.check(image_file(path, info), file_size_bytes=info.file_size_bytes, repair=repair)
 
 
 def compare_disks(
@@ -153,8 +158,7 @@ def compare_disks(
     is_size_wrong = is_strict and sizes[0] != sizes[1]
     found = Comparison(is_equal=False)
     if not is_size_wrong:
-        first_image = ImageFile(path=first, format=first_info.format)
-        second_image = ImageFile(path=second, format=second_info.format)
+        first_image, second_image = image_file(first, first_info), image_file(second, second_info)
         found = qemu_img.compare(first_image, second_image, size_bytes=max(sizes), progress=progress)
     return Compared(
         is_equal=found.is_equal,
@@ -170,8 +174,7 @@ def measure_disk(path: Path, *, target_format: DiskFormat, options: TargetOption
         raise UsageError(f"the size of a {target_format.value} cannot be foreseen", hint="choose raw or qcow2")
     options.require_support(target_format)
     info = identify_plain(path, stated=stated)
-    image = ImageFile(path=path, format=info.format, is_shared=True)
-    return qemu_img.measure(image, target_format=target_format, options=options)
+    return qemu_img.measure(image_file(path, info, is_shared=True), target_format=target_format, options=options)
 
 
 def require_writable(target: Path, *, is_overwriting: bool) -> None:

@@ -111,9 +111,16 @@ class PartialError(ImagekitError):
 
 
 class ToolError(ImagekitError):
-    """An external program failed, crashed or is missing."""
+    """An external program failed, crashed or is missing; ``said`` is the end of its standard error.
+
+    Only the program's own wrapper reads ``said``, to raise a better type where the program tells only words.
+    """
 
     default_reason = "ToolFailed"
+
+    def __init__(self, message: str, *, reason: str = "", hint: str = "", said: str = "") -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.said = said
 
 
 class DeadlineError(ImagekitError):

@@ -135,7 +135,8 @@ def daemon(
 ) -> Iterator[Daemon]:
     """Run a program while the context lasts; its output goes to ``log_path``.
 
-    The group gets SIGTERM at the end, and SIGKILL when it has not ended after ``grace_seconds``.
+    The group gets SIGTERM at the end, and SIGKILL when it has not ended after ``grace_seconds``. Call it in a thread that
+    lasts as long: the kernel ends the program with the thread that started it.
 
     Raises:
         ToolError: The program is missing.
@@ -323,7 +324,6 @@ def _failure(argv: Sequence[str], *, purpose: str, exit_code: int, stderr: bytes
         ending, reason = f"was ended by {_signal_name(-exit_code)}", "ToolCrashed"
     else:
         ending, reason = f"ended with exit code {exit_code}", "ToolFailed"
-    lines = [f"cannot {purpose}: {argv[0]} {ending}", f"command: {shlex.join(argv)}"]
-    if said := _tail(stderr):
-        lines.append(said)
-    return ToolError("\n".join(lines), reason=reason, hint=hint)
+    said = _tail(stderr)
+    lines = [f"cannot {purpose}: {argv[0]} {ending}", f"command: {shlex.join(argv)}", *([said] if said else [])]
+    return ToolError("\n".join(lines), reason=reason, hint=hint, said=said)

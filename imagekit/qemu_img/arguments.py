@@ -1,8 +1,8 @@
 """What is said to qemu-img: pure functions that return argument lists.
 
-An image is always named by a ``json:`` block-device description that we write, with its format and the ``file`` driver
-in it: nothing is probed, a name cannot be taken for a protocol (``nbd:…``) or for options, and ``"backing": null`` keeps
-a chain from being followed whatever the header says. Option names: qemu-img(1).
+An image is always named by a ``json:`` block-device description that we write, with its format and the driver ``file``
+or ``host_device`` in it: nothing is probed, a name cannot be taken for a protocol (``nbd:…``) or for options, and
+``"backing": null`` keeps a chain from being followed whatever the header says. Option names: qemu-img(1).
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ class ImageFile:
     """A file and the format that it shall be read as, whatever its first bytes look like.
 
     Attributes:
+        is_device: The path is a block device, which qemu-img opens by another driver than a file.
         is_shared: Read it even while a virtual machine writes to it; only for looking.
     """
 
     path: Path
     format: DiskFormat
+    is_device: bool = False
     is_shared: bool = False
 
     def description(self) -> str:
@@ -46,7 +48,8 @@ class ImageFile:
             UsageError: The path is not UTF-8, which JSON cannot carry.
         """
         path = absolute(self.path)
-        node: dict[str, object] = {"driver": self.format.driver, "file": {"driver": "file", "filename": path}}
+        protocol = "host_device" if self.is_device else "file"
+        node: dict[str, object] = {"driver": self.format.driver, "file": {"driver": protocol, "filename": path}}
         if self.format is DiskFormat.QCOW2:
             node["backing"] = None
         return "json:" + json.dumps(node, separators=(",", ":"))

@@ -8,6 +8,7 @@ is as long as the disk is ended when it makes no progress.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -51,10 +52,10 @@ _SLOWEST_BYTES_PER_SECOND = 2 * MIB
 _LEAST_STALL_SECONDS = 300.0
 _CHECK_CORRUPT, _CHECK_LEAKS, _CHECK_UNSUPPORTED = 2, 3, 63
 _ENDINGS = (
-    ("No space left on device", NoSpaceError, "", "free some space there, or choose another place"),
-    ("Disk quota exceeded", NoSpaceError, "", "free some of the quota, or choose another place"),
-    ("File too large", NoSpaceError, "TooLarge", "the image grew beyond what its disk can need; it may be broken"),
-    ("Is another process using the image", ImagekitError, "InUse", "shut the virtual machine down that uses the image"),
+    (r": No space left on device$", NoSpaceError, "", "free some space there, or choose another place"),
+    (r": Disk quota exceeded$", NoSpaceError, "", "free some of the quota, or choose another place"),
+    (r": File too large$", NoSpaceError, "TooLarge", "the image grew beyond what its disk can need; it may be broken"),
+    (r"^Is another process using the image", ImagekitError, "InUse", "shut the virtual machine down that uses the image"),
 )
 
 
@@ -79,7 +80,7 @@ def _call(
         )
     except ToolError as error:
         for words, family, reason, hint in _ENDINGS:
-            if words in error.message:
+            if re.search(words, error.said, re.MULTILINE):
                 raise family(error.message, reason=reason, hint=hint) from None  # it would only say the same again
         if error.reason == "ToolCrashed" and not error.hint:
             error.hint = "it may have met a limit on memory or time: an image that needs so much is broken, or an attack"
@@ -160,7 +161,7 @@ def create_overlay(target: Path, *, backing: Path, backing_format: DiskFormat, s
         backing: Is named in the overlay by its absolute path, and with its format, so that nobody has to guess it.
         size_bytes: The guest's size; the backing disk's when None.
     """
-    image = ImageFile(path=backing, format=backing_format, is_shared=True)
+    image = ImageFile(path=backing, format=backing_format, is_device=backing.is_block_device(), is_shared=True)
     size_bytes = read_facts(image).virtual_size_bytes if size_bytes is None else size_bytes
     argv = overlay_arguments(target, backing=image, size_bytes=size_bytes)
     _call(argv, purpose=f"create an overlay of {backing}", limits=QUESTION_LIMITS)

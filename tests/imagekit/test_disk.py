@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from imagekit.base.errors import ImageError, NotFoundError, UsageError
+from imagekit.base.process import run
 from imagekit.base.progress import SilentProgress
 from imagekit.base.units import GIB, MIB
+from imagekit.convert import convert
 from imagekit.disk import (
     check_disk,
     compare_disks,
@@ -210,3 +212,22 @@ def test_what_may_be_replaced(path: Path, tmp_path: Path) -> None:
     for odd in (tmp_path / "link", tmp_path, Path("/dev/null")):
         with pytest.raises(UsageError, match="not a regular file"):
             require_writable(odd, is_overwriting=True)
+
+
+@pytest.mark.process
+@pytest.mark.root
+def test_a_block_device_is_a_disk_too(tmp_path: Path) -> None:
+    raw = qemu.sample_raw(tmp_path / "raw")
+    device = Path(run(["losetup", "--find", "--show", str(raw)], purpose="attach", limits=qemu.LIMITS).stdout.decode().strip())
+    try:
+        assert identify(device, stated=DiskFormat.RAW).virtual_size_bytes == 4 * MIB
+        rewritten = tmp_path / "rewritten"
+        convert(device, rewritten, source_format=DiskFormat.RAW, target_format=DiskFormat.QCOW2, progress=SILENT)
+        assert compare_disks(rewritten, device, progress=SILENT).is_equal
+        assert measure_disk(device, target_format=DiskFormat.RAW, options=PLAIN).required_bytes == 4 * MIB
+        with pytest.raises(UsageError, match="block device"):
+            resize_disk(device, size="+1M")
+        with pytest.raises(UsageError, match="not a regular file"):
+            create_disk(device, target_format=DiskFormat.RAW, size_bytes=MIB, options=PLAIN, is_overwriting=True)
+    finally:
+        run(["losetup", "--detach", str(device)], purpose="detach", limits=qemu.LIMITS)

