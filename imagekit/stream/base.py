@@ -62,6 +62,10 @@ class Milestones(Protocol):
         """Everything in the file before this was written by an earlier run."""
         ...
 
+    def is_due(self) -> bool:
+        """Tell whether it is time to hear how far the run is; a decoder may have to wait for its threads to say it."""
+        ...
+
     def reach(self, done_bytes: int) -> None:
         """Hear that everything in the file before ``done_bytes`` was handed to the writer."""
         ...
@@ -71,6 +75,10 @@ class FromTheStart:
     """The milestones of a run that nobody goes on from."""
 
     start_bytes = 0
+
+    def is_due(self) -> bool:
+        """Nobody asks."""
+        return False
 
     def reach(self, done_bytes: int) -> None:
         """Nobody listens."""

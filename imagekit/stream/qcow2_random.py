@@ -17,8 +17,6 @@ _HEAD_BYTES = 64 * KIB
 _READ_BYTES = 2 * MIB
 # To read a little too much is cheaper than another call, and far cheaper than another request.
 _GAP_BYTES = 64 * KIB
-# A milestone waits for the threads that inflate.
-_MILESTONE_BYTES = 16 * MIB
 
 Content = TypeVar("Content", bytes, memoryview)
 
@@ -37,12 +35,10 @@ def decode_qcow2_random(reader: RandomReader, writer: DiskWriter, *, limits: Dec
         assembly = Assembly(header, writer, inflater, limits=limits)
         assembly.ownership.extend(reader.size_bytes)
         _take_tables(assembly, reader)
-        reached_bytes = milestones.start_bytes
-        for stretch in _stretches(_contents(assembly, start_bytes=reached_bytes), reader):
-            if stretch.start >= reached_bytes + _MILESTONE_BYTES:
+        for stretch in _stretches(_contents(assembly, start_bytes=milestones.start_bytes), reader):
+            if milestones.is_due():
                 inflater.finish()
-                reached_bytes = stretch.start
-                milestones.reach(reached_bytes)
+                milestones.reach(stretch.start)
             view = memoryview(reader.read_at(stretch.start, stretch.end - stretch.start))
             for part in stretch.parts:
                 _take_part(assembly, part, view[part.run.host - stretch.start : part.run.end - stretch.start], reader)
@@ -69,9 +65,10 @@ def _read_header(reader: RandomReader, limits: DecodeLimits) -> Qcow2Header:
 
 
 def _take_tables(assembly: Assembly, reader: RandomReader) -> None:
-    while (run := assembly.l1.pop()) is not None:
-        for piece in _cut(run):
-            assembly.add_l1(piece, _whole(reader.read_at(piece.host, piece.size_bytes), piece, reader))
+    for queue, add in ((assembly.l1, assembly.add_l1), (assembly.refcounts, assembly.add_refcounts)):
+        while (run := queue.pop()) is not None:
+            for piece in _cut(run):
+                add(piece, _whole(reader.read_at(piece.host, piece.size_bytes), piece, reader))
     for stretch in _stretches(_tables(assembly), reader):
         view = memoryview(reader.read_at(stretch.start, stretch.end - stretch.start))
         for run, _ in stretch.parts:

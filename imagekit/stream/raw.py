@@ -46,7 +46,8 @@ def decode_raw_random(
     while position < size_bytes and (chunk := reader.read_at(position, min(_READ_BYTES, size_bytes - position))):
         writer.write_at(position, chunk)
         position += len(chunk)
-        milestones.reach(position)
+        if milestones.is_due():
+            milestones.reach(position)
     return DecodedDisk(
         format=image_format,
         virtual_size_bytes=disk.require_end(position),
