@@ -41,6 +41,8 @@ class Whiteouts:
             return True
         # A file takes the place of a whole directory beneath, a directory only that of a file: the others are merged.
         self._add(self._next_directories if is_directory else self._next_hidden, parts)
+        for length in range(1, len(parts)):  # an archive need not name the directories that its files are in
+            self._add(self._next_directories, parts[:length])
         return False
 
     def end_layer(self) -> None:
@@ -60,7 +62,7 @@ class Whiteouts:
 
     def _add(self, names: set[Parts], parts: Parts) -> None:
         """Keep only what concerns the disk directory; a layer may have a hundred thousand other names."""
-        if parts and parts[0] != DISK_DIRECTORY:
+        if (parts and parts[0] != DISK_DIRECTORY) or parts in names:
             return
         if len(names) >= _MOST_NAMES:
             raise ImageError(f"the image has more than {_MOST_NAMES} names under {DISK_DIRECTORY}/", reason="UnsafeImage")
