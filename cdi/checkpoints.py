@@ -22,7 +22,7 @@ class Checkpoints:
         self._writer = writer
         self._clock = clock
         self._noted_at = clock.monotonic()
-        self._start_bytes = self._reached_bytes = self._noted_bytes = start_bytes
+        self._start_bytes = self._noted_bytes = start_bytes
 
     @property
     def start_bytes(self) -> int:
@@ -34,23 +34,21 @@ class Checkpoints:
         """Up to where in the source the next run need not read."""
         return self._noted_bytes
 
-    def reach(self, done_bytes: int) -> None:
-        """Tell that everything before ``done_bytes`` of the source was handed to the writer."""
-        self._reached_bytes = done_bytes
-        if self._clock.monotonic() - self._noted_at >= _SECONDS:
-            self.note()
+    def is_due(self) -> bool:
+        """Tell whether the last note is two seconds old."""
+        return self._clock.monotonic() - self._noted_at >= _SECONDS
 
-    def note(self) -> None:
-        """Note how far the import is.
+    def reach(self, done_bytes: int) -> None:
+        """Note that everything before ``done_bytes`` of the source was handed to the writer.
 
         Raises:
             ImagekitError: The disk or the journal could not be made durable.
         """
-        if self._reached_bytes > self._noted_bytes:
+        if done_bytes > self._noted_bytes:
             self._writer.sync()
             try:
-                self._journal.record(self._reached_bytes)
+                self._journal.record(done_bytes)
             except OSError as error:
                 raise translate_os_error(error, doing="note how far the import is") from error
-            self._noted_bytes = self._reached_bytes
+            self._noted_bytes = done_bytes
         self._noted_at = self._clock.monotonic()

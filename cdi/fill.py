@@ -109,12 +109,11 @@ def _resumable_writer(filling: Filling, header: JournalHeader) -> ResumableWrite
 
 
 def _keeps(filling: Filling, checkpoints: Checkpoints, error: BaseException) -> bool:
-    """Note how far the import is when the same job may succeed later; return whether there is something to go on from."""
+    """Tell whether the same job may succeed later, and there is something from which it goes on."""
     is_interrupted = not isinstance(error, Exception)
     is_passing = isinstance(error, NoSpaceError) or (isinstance(error, ImagekitError) and error.temporary)
     if not is_interrupted and not is_passing:
         return False
-    checkpoints.note()
     if checkpoints.noted_bytes:
         filling.progress.note(f"{format_size(checkpoints.noted_bytes)} are kept: the same command goes on from there")
     return checkpoints.noted_bytes > 0
