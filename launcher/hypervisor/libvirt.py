@@ -1,0 +1,191 @@
+"""The hypervisor that runs machines through libvirt (libvirt: html/libvirt-libvirt-domain.html).
+
+libvirt's event loop belongs to the process: it is registered once, before the first connection, and runs in a thread of
+its own for good. Its callbacks only put down what they were told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import libvirt
+
+from imagekit.base.errors import ToolError
+from launcher.domain import domain_xml
+from launcher.hypervisor.base import Ending, EndKind, MachineState
+from launcher.hypervisor.daemon import LibvirtDaemon, emulator, libvirt_daemon
+from launcher.hypervisor.descriptors import open_disks
+from launcher.spec import MachineSpec
+from launcher.subreaper import Subreaper, adoption, reaping
+
+_LOG_BYTES = 64 * 1024
+_LOG_LINES = 5
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: MachineState.RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: MachineState.RUNNING,
+    libvirt.VIR_DOMAIN_SHUTDOWN: MachineState.RUNNING,  # the guest is on its way down
+    libvirt.VIR_DOMAIN_PAUSED: MachineState.PAUSED,
+    libvirt.VIR_DOMAIN_CRASHED: MachineState.CRASHED,
+}
+
+
+@contextlib.contextmanager
+def libvirt_hypervisor(root: Path, *, cache: Path) -> Iterator[LibvirtHypervisor]:
+    """Run a hypervisor whose daemon, sockets and state are below ``root``; nothing of it is left after the context.
+
+    Args:
+        root: An empty, private directory with a short path.
+        cache: Where what libvirt learns of QEMU is kept between runs.
+
+    Raises:
+        ToolError: libvirtd or QEMU is missing, or does not start.
+    """
+    _start_event_loop()
+    with adoption(), libvirt_daemon(root, cache=cache) as daemon, reaping(daemon.process.pid) as reaper:
+        hypervisor = LibvirtHypervisor(daemon=daemon, reaper=reaper, emulator=emulator(root, cache=cache))
+        try:
+            yield hypervisor
+        finally:
+            hypervisor.close()
+
+
+class LibvirtHypervisor:
+    """Runs one machine through a libvirtd of our own."""
+
+    def __init__(self, *, daemon: LibvirtDaemon, reaper: Subreaper, emulator: Path) -> None:
+        self._daemon = daemon
+        self._reaper = reaper
+        self._emulator = emulator
+        self._connection: Any = None
+        self._domain: Any = None
+        self._end = _End()
+
+    def start(self, spec: MachineSpec, *, on_end: Callable[[Ending], None]) -> None:
+        self._end = _End(on_end, explain=functools.partial(self._last_words, spec.name))
+        try:
+            self._connection = libvirt.open(self._daemon.uri)
+            self._connection.registerCloseCallback(self._end.on_close, None)
+            self._connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._end.on_lifecycle, None)
+            self._domain = self._connection.defineXML(domain_xml(spec, emulator=str(self._emulator)))
+            _hand_over(self._domain, spec)
+            self._domain.create()
+        except libvirt.libvirtError as error:
+            raise ToolError(f"cannot start the machine {spec.name}: {error}", reason="StartFailed") from error
+        self._end.pid = self._daemon.machine_pid(spec.name)
+
+    def state(self) -> MachineState:
+        if self._domain is None:
+            return MachineState.ABSENT
+        try:
+            return _STATES.get(self._domain.state()[0], MachineState.ABSENT)
+        except libvirt.libvirtError:
+            return MachineState.ABSENT
+
+    def press_power_button(self) -> None:
+        # libvirt waits for QEMU's answer without limit, and a QEMU that hangs gives none: nobody may wait for this call.
+        _in_background(lambda: self._domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+
+    def destroy(self) -> None:
+        _in_background(lambda: self._domain.destroy())
+
+    def close(self) -> None:
+        """End the machine if it still runs, and leave libvirt."""
+        self._end.forget()
+        with contextlib.suppress(libvirt.libvirtError):
+            if self.state() is not MachineState.ABSENT:
+                self._domain.destroy()
+        self._domain = None
+        with contextlib.suppress(libvirt.libvirtError):
+            if self._connection is not None:
+                self._connection.unregisterCloseCallback()
+                self._connection.close()
+        self._connection = None
+
+    def _last_words(self, name: str, pid: int | None) -> str:
+        """Return how QEMU ended and what it said last."""
+        exit_code = self._reaper.exit_code(pid) if pid is not None else None
+        words = []
+        if exit_code is not None:
+            words.append(
+                f"QEMU was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"QEMU's exit code was {exit_code}"
+            )
+        with contextlib.suppress(OSError), self._daemon.machine_log(name).open("rb") as log:
+            log.seek(max(0, self._daemon.machine_log(name).stat().st_size - _LOG_BYTES))
+            lines = log.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
+            words += [line for line in lines if line.startswith("qemu")][-_LOG_LINES:]
+        return "\n".join(words)
+
+
+class _End:
+    """Hears libvirt's events and tells the machine's end once."""
+
+    def __init__(
+        self, on_end: Callable[[Ending], None] = lambda _: None, *, explain: Callable[[int | None], str] = lambda _: ""
+    ) -> None:
+        self.pid: int | None = None
+        self._on_end = on_end
+        self._explain = explain
+        self._has_panicked = False
+        self._was_told_by_host = False
+
+    def on_lifecycle(self, _connection: Any, _domain: Any, event: int, detail: int, _opaque: Any) -> None:
+        if event == libvirt.VIR_DOMAIN_EVENT_CRASHED:
+            self._has_panicked = True
+        elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
+            self._was_told_by_host = detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST
+        elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            self._tell(self._kind(detail))
+
+    def on_close(self, _connection: Any, _reason: int, _opaque: Any) -> None:
+        self._tell(EndKind.LOST)
+
+    def forget(self) -> None:
+        """Tell no more."""
+        self._on_end = lambda _: None
+
+    def _kind(self, detail: int) -> EndKind:
+        if self._has_panicked or detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED:
+            return EndKind.GUEST_CRASHED
+        if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED:
+            return EndKind.DESTROYED
+        if detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN and not self._was_told_by_host:
+            return EndKind.POWERED_OFF
+        return EndKind.EMULATOR_DIED
+
+    def _tell(self, kind: EndKind) -> None:
+        on_end, self._on_end = self._on_end, lambda _: None
+        detail = self._explain(self.pid) if kind is EndKind.EMULATOR_DIED else ""
+        on_end(Ending(kind=kind, detail=detail))
+
+
+def _hand_over(domain: Any, spec: MachineSpec) -> None:
+    """Give libvirt the disks as open descriptors: nobody looks at the paths again, and QEMU needs no access to them."""
+    with contextlib.ExitStack() as opened:
+        for group, descriptor in open_disks(spec.disks, opened):
+            domain.FDAssociate(group, [descriptor], 0)
+
+
+def _in_background(call: Callable[[], Any]) -> None:
+    def guarded() -> None:
+        with contextlib.suppress(libvirt.libvirtError):  # the machine ended by itself in the meantime
+            call()
+
+    threading.Thread(target=guarded, name="hypervisor-call", daemon=True).start()
+
+
+@functools.cache
+def _start_event_loop() -> None:
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)  # errors are raised; libvirt would print them as well
+    libvirt.virEventRegisterDefaultImpl()
+
+    def loop() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=loop, name="libvirt-events", daemon=True).start()

@@ -1,0 +1,111 @@
+"""Adopting what our children leave behind: QEMU, which libvirt detaches from itself.
+
+As the subreaper (prctl(2)) this process becomes the parent of every detached descendant. That serves three ends: a
+QEMU that ends is reaped at once (libvirt waits for its process id to vanish), its exit status is known, and the
+parent-death signal that it was started with makes the kernel end it when we are killed. As PID 1 of a container the
+adoption comes by itself and the rest is the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from imagekit.base.clock import SYSTEM_CLOCK
+
+_PR_SET_CHILD_SUBREAPER = 36
+_YIELD_SECONDS = 0.05
+_END_SECONDS = 5.0
+
+
+class Subreaper:
+    """Knows the adopted children and how they ended."""
+
+    def __init__(self, *, own: frozenset[int]) -> None:
+        self._own = own
+        self._endings: dict[int, int] = {}
+        self._is_closing = threading.Event()
+
+    def exit_code(self, pid: int) -> int | None:
+        """Return how the adopted process ``pid`` ended: its exit code, or minus the signal; None when that is not known."""
+        return self._endings.get(pid)
+
+    def reap(self) -> None:
+        """Reap adopted children as they end, until there are none or the context is left."""
+        while not self._is_closing.is_set():
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or not self._is_adopted(ended.si_pid):
+                self._is_closing.wait(_YIELD_SECONDS)  # whoever started this child in our process waits for it there
+                continue
+            with contextlib.suppress(ChildProcessError):
+                _, status = os.waitpid(ended.si_pid, 0)
+                self._endings[ended.si_pid] = os.waitstatus_to_exitcode(status)
+
+    def end_all(self) -> None:
+        """Kill every adopted child that still runs, and wait until each is gone."""
+        deadline = SYSTEM_CLOCK.monotonic() + _END_SECONDS
+        while (adopted := [pid for pid in _children() if self._is_adopted(pid)]) and SYSTEM_CLOCK.monotonic() < deadline:
+            for pid in adopted:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            SYSTEM_CLOCK.sleep(0.01)
+
+    def close(self) -> None:
+        """Reap no more; the thread ends with the next child that does."""
+        self._is_closing.set()
+
+    def _is_adopted(self, pid: int) -> bool:
+        """Tell a detached descendant, which left our session, from a child that this process started itself."""
+        with contextlib.suppress(ProcessLookupError):
+            return pid not in self._own and os.getsid(pid) != os.getsid(0)
+        return False
+
+
+@contextlib.contextmanager
+def adoption() -> Iterator[None]:
+    """Become the parent of every detached descendant while the context lasts."""
+    _set_subreaper(is_on=True)
+    try:
+        yield
+    finally:
+        _set_subreaper(is_on=False)
+
+
+@contextlib.contextmanager
+def reaping(own_pid: int) -> Iterator[Subreaper]:
+    """Reap adopted children in a thread, and end those that are left with the context.
+
+    What this process started before, and ``own_pid``, is not touched; it starts nothing else in a session of its own
+    while the context lasts.
+    """
+    reaper = Subreaper(own=frozenset({own_pid, *_children()}))
+    threading.Thread(target=reaper.reap, name="reaper", daemon=True).start()
+    try:
+        yield reaper
+    finally:
+        reaper.end_all()
+        reaper.close()
+
+
+def _set_subreaper(*, is_on: bool) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.prctl(_PR_SET_CHILD_SUBREAPER, int(is_on), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def _children() -> list[int]:
+    """Return the children of every thread of ours (proc(5))."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += map(int, (task / "children").read_text().split())
+    return found
