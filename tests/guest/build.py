@@ -70,7 +70,7 @@ def _boot_files(kernel: Kernel) -> dict[str, bytes]:
 
 def _initrd(kernel: Kernel) -> bytes:
     entries = [
-        *map(directory, ("bin", "dev", "proc", "sys", "root", "modules")),
+        *map(directory, ("bin", "dev", "proc", "sys", "sysroot", "modules")),
         program("bin/busybox", find_file(*_BUSYBOX).read_bytes()),
     ]
     entries += [program("init", _file("initrd-init")), Entry(name="dev/console", mode=0o020600, device=(5, 1))]
