@@ -108,7 +108,7 @@ def describe_image(source: ImageSource, *, name: str, platform: Platform | None,
         ),
         labels=config.labels,
         annotations=manifest.annotations,
-        disk=_annotated_disk(manifest.annotations) or _peeked_disk(source, descriptor, manifest, progress),
+        disk=_annotated_disk(manifest.annotations) or _peeked_disk(source, descriptor, manifest, progress=progress),
     )
 
 
@@ -133,7 +133,7 @@ def format_facts(facts: ImageFacts) -> str:
         *_disk_lines(facts.disk),
         *((f"label {key}", value) for key, value in sorted(facts.labels.items())),
     ]
-    return "\n".join(f"{name + ':':<14} {_one_line(value)}" for name, value in lines)
+    return "\n".join(_one_line(f"{name + ':':<14} {value}") for name, value in lines)
 
 
 def _disk_lines(disk: DiskDescription | None) -> list[tuple[str, str]]:
@@ -170,7 +170,7 @@ def _annotated_disk(annotations: Mapping[str, str]) -> DiskDescription | None:
     )
 
 
-def _peeked_disk(source: ImageSource, descriptor: Descriptor, manifest: Manifest, progress: Progress) -> DiskDescription | None:
+def _peeked_disk(source: ImageSource, descriptor: Descriptor, manifest: Manifest, *, progress: Progress) -> DiskDescription | None:
     try:
         scan = scan_image(source, descriptor, manifest, is_quick=True, progress=progress)
     except ImageError as error:

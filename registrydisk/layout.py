@@ -26,7 +26,7 @@ from registrydisk.layout_source import (
     open_layout_source,
     read_layout_index,
 )
-from registrydisk.manifest import Descriptor, RawManifest
+from registrydisk.manifest import Descriptor, RawManifest, canonical_json, parse_document, parse_index
 from registrydisk.partial_file import PartialFile, remove_stale
 
 __all__ = ["LayoutTarget", "open_layout_source"]
@@ -78,12 +78,10 @@ class LayoutTarget:
         """Put the image into the index, in place of the one that had its tag."""
         annotations = {ANNOTATION_TAG: self._tag} if self._tag else {}
         with _locked(self._path):
-            index = read_layout_index(LayoutDirectory(self._path))
-            others = tuple(entry for entry in index.manifests if entry.annotations.get(ANNOTATION_TAG, "") != self._tag)
-            renewed = replace(index, manifests=(*others, replace(top, annotations=annotations)))
+            content = _renewed(read_layout_index(LayoutDirectory(self._path)), replace(top, annotations=annotations))
             writer = LayoutBlobWriter(self._path)
             try:
-                writer.write(renewed.to_raw().content)
+                writer.write(content)
                 writer.publish(INDEX_FILE)
             finally:
                 writer.abort()
@@ -119,6 +117,20 @@ class LayoutBlobWriter:
         self._file.discard()
 
 
+def _renewed(index: RawManifest, top: Descriptor) -> bytes:
+    """Return an index with ``top`` in place of the entry that has its tag.
+
+    The other entries stay as they are: they may have fields that we know nothing of.
+    """
+    tag = top.annotations.get(ANNOTATION_TAG, "")
+    entries = parse_index(index).manifests
+    document = parse_document(index.content, what=INDEX_FILE)
+    others = [
+        raw for raw, entry in zip(document["manifests"], entries, strict=True) if entry.annotations.get(ANNOTATION_TAG, "") != tag
+    ]
+    return canonical_json({**document, "manifests": [*others, top.to_json()]})
+
+
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
     """Hold the layout against other writers; the marker file is what they all lock."""
@@ -132,7 +144,9 @@ def _locked(path: Path) -> Iterator[int]:
 
 def _make_layout(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
-    if not (path / MARKER_FILE).exists() and any(not entry.name.startswith(".") for entry in path.iterdir()):
+    # Listed before the marker is looked for: another writer may be making the layout at this moment, the marker first.
+    has_content = any(not entry.name.startswith(".") for entry in path.iterdir())
+    if has_content and not (path / MARKER_FILE).exists():
         raise UsageError(f"{path} is no OCI layout, and not empty", hint="name a new or an empty directory")
     with _locked(path) as marker:
         if os.fstat(marker).st_size == 0:  # new, or its maker was killed at this very place

@@ -94,7 +94,7 @@ class LayoutSource:
             raise ImageError(f"{self._where} has the layout version {version!r}, only 1.x is supported")
 
     def _entry(self) -> Descriptor:
-        index = read_layout_index(self._files)
+        index = parse_index(read_layout_index(self._files))
         tags = sorted(filter(None, (entry.annotations.get(ANNOTATION_TAG, "") for entry in index.manifests)))
         listed = f"its tags: {', '.join(tags)}" if tags else "none of its images has a tag"
         if self._tag:
@@ -109,13 +109,12 @@ class LayoutSource:
         return index.manifests[0]
 
 
-def read_layout_index(files: LayoutFiles) -> Index:
+def read_layout_index(files: LayoutFiles) -> RawManifest:
     """Return the layout's ``index.json``; an empty one when there is none yet."""
     try:
-        content = _read_whole(files, INDEX_FILE)
+        return RawManifest(media_type=OCI_INDEX, content=_read_whole(files, INDEX_FILE))
     except NotFoundError:
-        return Index(media_type=OCI_INDEX, manifests=())
-    return parse_index(RawManifest(media_type=OCI_INDEX, content=content))
+        return Index(media_type=OCI_INDEX, manifests=()).to_raw()
 
 
 class LayoutDirectory:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from imagekit.base.errors import ImageError, VerificationError
-from imagekit.base.progress import Phase, Progress
+from imagekit.base.progress import Progress
 from imagekit.base.units import MIB
 from registrydisk.digest import Digest, VerifyingStream
 from registrydisk.manifest import INDEX_TYPES, MANIFEST_TYPES, Descriptor, Platform, RawManifest, parse_index, parse_manifest
@@ -68,10 +68,11 @@ def copy_image(
         top = source.read_manifest(descriptor.digest)
     plan = _Plan()
     _add(plan, source, top, depth=0)
-    missing = [blob for blob in plan.blobs.values() if not _is_there(source, target, blob.digest)]
+    copier = _BlobCopier(source, target)
+    missing = [blob for blob in plan.blobs.values() if not copier.is_there(blob.digest)]
     with progress.phase("copy", sum(blob.size_bytes for blob in missing)) as phase:
         for blob in missing:
-            _copy_verified(source, target, blob, phase)
+            copier.copy(blob, on_bytes=phase.advance)
     for digest, manifest in plan.manifests.items():
         target.write_manifest(manifest, is_top=is_top and digest == top.digest)
     return top.digest
@@ -110,36 +111,44 @@ def _add_blob(plan: _Plan, blob: Descriptor) -> None:
         raise ImageError(f"blob {blob.digest} has two sizes in one image", reason="BadManifest")
 
 
-def _is_there(source: ImageSource, target: ImageTarget, digest: Digest) -> bool:
-    """Ask first, then mount: neither moves a byte of the blob."""
-    if target.has_blob(digest):
-        return True
-    if not isinstance(source, _InRegistry) or not isinstance(target, _MountingTarget):
-        return False
-    here, there = target.reference, source.reference
-    return here.registry == there.registry and here.repository != there.repository and target.try_mount(digest, there.repository)
+class _BlobCopier:
+    """Moves blobs from one place to another, or finds that they need not move."""
 
+    def __init__(self, source: ImageSource, target: ImageTarget) -> None:
+        self._source = source
+        self._target = target
 
-def _copy_verified(source: ImageSource, target: ImageTarget, blob: Descriptor, phase: Phase) -> None:
-    """Copy a blob; bytes that were changed on the way get one more chance, on a clean connection."""
-    for attempt in range(1, _TRIES + 1):
-        try:
-            _copy_blob(source, target, blob, phase.advance)
-        except VerificationError:
-            if attempt == _TRIES:
-                raise
-        else:
-            return
+    def is_there(self, digest: Digest) -> bool:
+        """Ask first, then mount: neither moves a byte of the blob."""
+        return self._target.has_blob(digest) or self._is_mounted(digest)
 
+    def copy(self, blob: Descriptor, *, on_bytes: Callable[[int], None]) -> None:
+        """Copy a blob; bytes that were changed on the way get one more chance, on a clean connection."""
+        for attempt in range(1, _TRIES + 1):
+            try:
+                self._copy_once(blob, on_bytes)
+            except VerificationError:
+                if attempt == _TRIES:
+                    raise
+            else:
+                return
 
-def _copy_blob(source: ImageSource, target: ImageTarget, blob: Descriptor, on_bytes: Callable[[int], None]) -> None:
-    with closing(source.open_blob(blob)) as reader:
-        stream = VerifyingStream(reader, digest=blob.digest, size_bytes=blob.size_bytes, what=f"blob {blob.digest}")
-        writer = target.open_blob_writer(size_bytes=blob.size_bytes)
-        try:
-            while piece := stream.read(_PIECE_BYTES):
-                writer.write(piece)
-                on_bytes(len(piece))
-            writer.commit(blob.digest)
-        finally:
-            writer.abort()
+    def _is_mounted(self, digest: Digest) -> bool:
+        if not isinstance(self._source, _InRegistry) or not isinstance(self._target, _MountingTarget):
+            return False
+        here, there = self._target.reference, self._source.reference
+        if here.registry != there.registry or here.repository == there.repository:
+            return False
+        return self._target.try_mount(digest, there.repository)
+
+    def _copy_once(self, blob: Descriptor, on_bytes: Callable[[int], None]) -> None:
+        with closing(self._source.open_blob(blob)) as reader:
+            stream = VerifyingStream(reader, digest=blob.digest, size_bytes=blob.size_bytes, what=f"blob {blob.digest}")
+            writer = self._target.open_blob_writer(size_bytes=blob.size_bytes)
+            try:
+                while piece := stream.read(_PIECE_BYTES):
+                    writer.write(piece)
+                    on_bytes(len(piece))
+                writer.commit(blob.digest)
+            finally:
+                writer.abort()

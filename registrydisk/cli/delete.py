@@ -29,12 +29,12 @@ def delete(reference: str, yes: bool, access: RegistryAccess) -> None:
       registrydisk delete quay.io/me/fedora:41
     """
     # Imported here, so that --help does not pay for HTTP.
-    from registrydisk import remote
     from registrydisk.reference import registry_reference
+    from registrydisk.remote import delete_image
 
     image = registry_reference(reference)
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"nobody is there to confirm that {image} shall be removed", hint="add --yes")
         click.confirm(f"Remove {image} and all its tags?", abort=True, err=True)
-    click.echo(image.with_digest(remote.delete_image(image, access=access)))
+    click.echo(image.with_digest(delete_image(image, access=access)))

@@ -25,9 +25,9 @@ def list_tags(repository: str, access: RegistryAccess, output: str) -> None:
       registrydisk list quay.io/me/fedora
     """
     # Imported here, so that --help does not pay for HTTP.
-    from registrydisk import remote
     from registrydisk.reference import registry_reference
+    from registrydisk.remote import list_tags as read_tags
 
     reference = registry_reference(repository)
-    tags = remote.list_tags(reference, access=access)
+    tags = read_tags(reference, access=access)
     print_result({"repository": reference.name, "tags": tags}, output=output, text=lambda: "\n".join(tags))

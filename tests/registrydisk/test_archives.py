@@ -99,6 +99,14 @@ def test_archive_appears_with_its_manifest(
     assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
 
 
+@pytest.mark.parametrize("target_class", [OciArchiveTarget, DockerArchiveTarget])
+def test_what_a_killed_run_left_is_removed(tmp_path: Path, target_class: type[OciArchiveTarget | DockerArchiveTarget]) -> None:
+    (tmp_path / ".x.tar.0123456789abcdef.partial").write_text("half")
+    (tmp_path / ".other.tar.0123456789abcdef.partial").touch()
+    target_class(tmp_path / "x.tar").close()
+    assert [path.name for path in tmp_path.iterdir()] == [".other.tar.0123456789abcdef.partial"]
+
+
 def test_blobs_that_come_twice_are_kept_once(tmp_path: Path, image: MemoryImage) -> None:
     with closing(OciArchiveTarget(tmp_path / "x.tar")) as target:
         for content in (b"same", b"same"):

@@ -129,7 +129,7 @@ def test_documents_are_printed_as_they_are() -> None:
 
 
 def test_foreign_texts_cannot_steer_the_terminal() -> None:
-    text = format_facts(facts_of(image_of(b"x", labels={"a\nb": "\x1b[2J\nforged: yes", "name": "Größe"})))
+    text = format_facts(facts_of(image_of(b"x", labels={"a\nforged": "\x1b[2J\nforged: yes", "name": "Größe"})))
     assert "\x1b" not in text
     assert not any(line.startswith("forged") for line in text.splitlines())
     assert "label name:    Größe" in text

@@ -88,6 +88,17 @@ def test_tags_live_side_by_side_and_are_replaced(tmp_path: Path) -> None:
     assert open_layout_source(tmp_path, tag="b").read_manifest() == first.read_manifest()
 
 
+def test_what_others_wrote_into_the_index_stays(tmp_path: Path, image: MemoryImage) -> None:
+    written(tmp_path, image, tag="1")
+    document = json.loads((tmp_path / "index.json").read_bytes())
+    artifact = {**document["manifests"][0], "artifactType": "application/x", "annotations": {"a": "b", ANNOTATION_TAG: "artifact"}}
+    (tmp_path / "index.json").write_text(json.dumps({**document, "manifests": [*document["manifests"], artifact], "future": [1]}))
+    written(tmp_path, image, tag="1")
+    renewed = json.loads((tmp_path / "index.json").read_bytes())
+    assert renewed["manifests"] == [artifact, document["manifests"][0]]
+    assert renewed["future"] == [1]
+
+
 def test_without_a_tag_only_one_image_is_clear(tmp_path: Path, image: MemoryImage) -> None:
     written(tmp_path, image, tag="1")
     assert open_layout_source(tmp_path).read_manifest() == image.read_manifest()
