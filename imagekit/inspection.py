@@ -40,7 +40,7 @@ def inspect_file(path: Path) -> ImageInfo:
     Raises:
         NotFoundError: There is no such file.
         ImageError: It is several formats at once, of a kind that is refused by name, or cannot be read as what it claims to be.
-        VerificationError: A compressed file is damaged.
+        VerificationError: A compressed file, or a compressed cluster of the disk's first bytes, is damaged.
     """
     descriptor = open_regular(path)
     try:
@@ -90,7 +90,7 @@ def _inspect_plain(reader: RandomReader, *, stored_bytes: int | None = None, can
     tail = reader.read_at(max(0, reader.size_bytes - TAIL_BYTES), TAIL_BYTES)
     image_format = detect_format(head, tail=tail)
     facts = _read_facts(image_format, reader, head=head, tail=tail, stored_bytes=stored_bytes)
-    start = _disk_start(image_format, reader, facts, head=head, can_jump=can_jump)
+    start = _disk_start(image_format, reader, facts=facts, head=head, can_jump=can_jump)
     table = None if start is None else read_partition_table(start)
     problem: dict[str, str | int | bool] = {"partition_table_problem": table.problem} if table and table.problem else {}
     return ImageInfo(
@@ -120,7 +120,7 @@ def _read_facts(
         case DiskFormat.VMDK:
             return read_vmdk(reader, head)
         case DiskFormat.VHD:
-            return read_vhd(reader, head, tail)
+            return read_vhd(reader, head=head, tail=tail)
         case DiskFormat.VHDX:
             return read_vhdx(reader)
         case DiskFormat.VDI:
@@ -129,12 +129,12 @@ def _read_facts(
             assert_never(image_format)
 
 
-def _disk_start(image_format: DiskFormat, reader: RandomReader, facts: FormatFacts, *, head: bytes, can_jump: bool) -> bytes | None:
+def _disk_start(image_format: DiskFormat, reader: RandomReader, *, facts: FormatFacts, head: bytes, can_jump: bool) -> bytes | None:
     """Return the first bytes of the guest's disk; None where that would mean to decode the image."""
     if image_format in (DiskFormat.RAW, DiskFormat.ISO):
         return head[:PARTITION_HEAD_BYTES].ljust(PARTITION_HEAD_BYTES, b"\0")
     if image_format is DiskFormat.QCOW2 and can_jump and not facts.findings:
-        start = read_guest(parse_header(head), reader, 0, PARTITION_HEAD_BYTES)
+        start = read_guest(parse_header(head), reader, offset_bytes=0, size_bytes=PARTITION_HEAD_BYTES)
         return start.ljust(PARTITION_HEAD_BYTES, b"\0")
     return None
 

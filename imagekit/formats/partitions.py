@@ -55,11 +55,11 @@ def _read_gpt(head: bytes, sector_bytes: int) -> PartitionTable:
         return PartitionTable(kind="gpt", problem=f"its {entries} entries of {entry_bytes} bytes are not near its header")
     if zlib.crc32(content) != entries_checksum:
         return PartitionTable(kind="gpt", problem="the checksum of its entries does not hold")
-    found = (_parse_gpt_entry(content, number, entry_bytes, sector_bytes) for number in range(entries))
+    found = (_parse_gpt_entry(content, number, entry_bytes=entry_bytes, sector_bytes=sector_bytes) for number in range(entries))
     return PartitionTable(kind="gpt", partitions=tuple(partition for partition in found if partition))
 
 
-def _parse_gpt_entry(content: bytes, number: int, entry_bytes: int, sector_bytes: int) -> Partition | None:
+def _parse_gpt_entry(content: bytes, number: int, *, entry_bytes: int, sector_bytes: int) -> Partition | None:
     kind, _unique, first, last, _attributes, label = _GPT_ENTRY.unpack_from(content, number * entry_bytes)
     if not any(kind):
         return None

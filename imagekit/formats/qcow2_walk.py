@@ -41,9 +41,9 @@ class ClusterCensus:
         return self.compressed_clusters / clusters if clusters else None
 
 
-def read_entries(reader: RandomReader, offset_bytes: int, entries: int) -> array[int]:
+def read_entries(reader: RandomReader, *, offset_bytes: int, entries: int) -> array[int]:
     """Return 64-bit table entries, as many as the file has."""
-    return read_table(reader, offset_bytes, entries, entry_bytes=8, byte_order="big")
+    return read_table(reader, offset_bytes=offset_bytes, entries=entries, entry_bytes=8, byte_order="big")
 
 
 def walk_tables(header: Qcow2Header, reader: RandomReader) -> ClusterCensus:
@@ -78,7 +78,7 @@ class _Walk:
             return
         self._claims = bytearray(host_clusters)
         self._claim_metadata()
-        l1 = read_entries(self._reader, self._header.l1_offset_bytes, self._header.l1_entries)
+        l1 = read_entries(self._reader, offset_bytes=self._header.l1_offset_bytes, entries=self._header.l1_entries)
         tables = sorted((entry & OFFSET_MASK, index) for index, entry in enumerate(l1) if entry & OFFSET_MASK)
         if len(tables) * self._header.cluster_size_bytes > _MOST_L2_BYTES:
             self._object("l2-table", f"it has {len(tables)} L2 tables, more than are looked at")
@@ -121,7 +121,7 @@ class _Walk:
         return is_sound
 
     def _visit_table(self, place: int, index: int) -> None:
-        table = read_entries(self._reader, place, self._header.cluster_size_bytes // 8)
+        table = read_entries(self._reader, offset_bytes=place, entries=self._header.cluster_size_bytes // 8)
         if len(table) * 8 < self._header.cluster_size_bytes:
             self._object("outside-file", f"the L2 table at {place} ends outside the file")
             return

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from imagekit.base.readers import RandomReader
 from imagekit.base.units import KIB, MIB
 from imagekit.formats.facts import FormatFacts
-from imagekit.formats.tables import block_findings, read_table, unreadable
+from imagekit.formats.tables import count_blocks, read_table, unreadable
 from imagekit.image import Finding
 
 _HEADER_BYTES = 512
@@ -47,18 +47,21 @@ def read_vdi(reader: RandomReader, head: bytes) -> FormatFacts:
     """
     header = _parse_header(head)
     findings = _header_findings(header, file_size_bytes=reader.size_bytes)
-    starts: list[int] = []
-    if not findings:
-        table = read_table(reader, header.map_offset_bytes, header.blocks, entry_bytes=4, byte_order="little")
-        spacing_bytes = header.block_bytes + header.extra_bytes
-        starts = [header.data_offset_bytes + block * spacing_bytes for block in table if block < _FIRST_UNUSED_BLOCK]
+    used, problems = (0, ()) if findings else _count_blocks(reader, header)
     return FormatFacts(
         virtual_size_bytes=header.virtual_size_bytes,
-        allocated_bytes=None if findings else min(len(starts) * header.block_bytes, header.virtual_size_bytes),
+        allocated_bytes=None if findings else min(used * header.block_bytes, header.virtual_size_bytes),
         cluster_size_bytes=header.block_bytes,
         details={"subformat": _SUBFORMATS.get(header.kind, "unknown")},
-        findings=(*findings, *block_findings(starts, spacing_bytes=header.block_bytes, file_size_bytes=reader.size_bytes)),
+        findings=(*findings, *problems),
     )
+
+
+def _count_blocks(reader: RandomReader, header: _Header) -> tuple[int, tuple[Finding, ...]]:
+    table = read_table(reader, offset_bytes=header.map_offset_bytes, entries=header.blocks, entry_bytes=4, byte_order="little")
+    spacing_bytes = header.block_bytes + header.extra_bytes
+    starts = (header.data_offset_bytes + block * spacing_bytes for block in table if block < _FIRST_UNUSED_BLOCK)
+    return count_blocks(starts, spacing_bytes=header.block_bytes, file_size_bytes=reader.size_bytes)
 
 
 def _parse_header(head: bytes) -> _Header:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from imagekit.base.readers import RandomReader
 from imagekit.base.units import MIB
 from imagekit.formats.facts import FormatFacts
-from imagekit.formats.tables import block_findings, read_table, unreadable
+from imagekit.formats.tables import count_blocks, read_table, unreadable
 from imagekit.image import Finding
 
 FOOTER_BYTES = 512
@@ -36,7 +36,7 @@ class _Footer:
     kind: int
 
 
-def read_vhd(reader: RandomReader, head: bytes, tail: bytes) -> FormatFacts:
+def read_vhd(reader: RandomReader, *, head: bytes, tail: bytes) -> FormatFacts:
     """Return what a VHD image says of itself, and everything that makes it unsafe.
 
     Raises:
@@ -93,6 +93,10 @@ def _read_dynamic(reader: RandomReader, footer: _Footer) -> FormatFacts:
     header = reader.read_at(footer.data_offset_bytes, _SPARSE_HEADER_BYTES) if is_inside else b""
     if len(header) < _SPARSE_HEADER_BYTES or not header.startswith(b"cxsparse"):
         raise unreadable("the VHD sparse header is not where the footer says")
+    return _read_sparse(reader, footer, header=header)
+
+
+def _read_sparse(reader: RandomReader, footer: _Footer, *, header: bytes) -> FormatFacts:
     _cookie, _next, map_offset_bytes, _version, blocks, block_bytes, stored = _SPARSE_HEADER.unpack_from(header)
     if block_bytes < 4096 or block_bytes & (block_bytes - 1):
         raise unreadable(f"VHD blocks of {block_bytes} bytes make no sense")
@@ -105,14 +109,19 @@ def _read_dynamic(reader: RandomReader, footer: _Footer) -> FormatFacts:
         findings.append(Finding(rule="vhd-map", message=f"its map of {blocks} blocks is too small for its virtual size"))
     if blocks * 4 > _MOST_MAP_BYTES or map_offset_bytes + blocks * 4 > reader.size_bytes:
         findings.append(Finding(rule="vhd-map", message=f"its map of {blocks} blocks is too large or outside the file"))
-    starts: list[int] = []
-    if not findings:
-        table = read_table(reader, map_offset_bytes, blocks, entry_bytes=4, byte_order="big")
-        starts = [sector * 512 for sector in table if sector != _UNUSED_BLOCK]
+    used, problems = (
+        (0, ()) if findings else _count_blocks(reader, map_offset_bytes=map_offset_bytes, blocks=blocks, block_bytes=block_bytes)
+    )
     return FormatFacts(
         virtual_size_bytes=footer.virtual_size_bytes,
-        allocated_bytes=None if findings else min(len(starts) * block_bytes, footer.virtual_size_bytes),
+        allocated_bytes=None if findings else min(used * block_bytes, footer.virtual_size_bytes),
         cluster_size_bytes=block_bytes,
         details={"subformat": _KINDS[_DYNAMIC]},
-        findings=(*findings, *block_findings(starts, spacing_bytes=block_bytes, file_size_bytes=reader.size_bytes)),
+        findings=(*findings, *problems),
     )
+
+
+def _count_blocks(reader: RandomReader, *, map_offset_bytes: int, blocks: int, block_bytes: int) -> tuple[int, tuple[Finding, ...]]:
+    table = read_table(reader, offset_bytes=map_offset_bytes, entries=blocks, entry_bytes=4, byte_order="big")
+    starts = (sector * 512 for sector in table if sector != _UNUSED_BLOCK)
+    return count_blocks(starts, spacing_bytes=block_bytes, file_size_bytes=reader.size_bytes)

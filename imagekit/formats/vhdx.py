@@ -14,7 +14,7 @@ from imagekit.base.readers import RandomReader
 from imagekit.base.units import KIB, MIB, TIB
 from imagekit.formats.crc32c import crc32c
 from imagekit.formats.facts import FormatFacts
-from imagekit.formats.tables import block_findings, read_table, unreadable
+from imagekit.formats.tables import count_blocks, read_table, unreadable
 from imagekit.image import Finding
 
 _HEADER_OFFSETS = (64 * KIB, 128 * KIB)
@@ -72,13 +72,13 @@ def read_vhdx(reader: RandomReader) -> FormatFacts:
     regions, region_findings = _read_regions(reader)
     disk = _read_metadata(reader, regions)
     findings = [*log_findings, *region_findings, *disk.findings, *_map_bounds(disk, regions)]
-    starts = [] if findings else _block_starts(reader, disk, regions)
+    used, problems = (0, ()) if findings else _count_blocks(reader, disk, map_region=regions[_MAP])
     return FormatFacts(
         virtual_size_bytes=disk.virtual_size_bytes,
-        allocated_bytes=None if findings else min(len(starts) * disk.block_bytes, disk.virtual_size_bytes),
+        allocated_bytes=None if findings else min(used * disk.block_bytes, disk.virtual_size_bytes),
         cluster_size_bytes=disk.block_bytes,
         details={"logical_sector_bytes": disk.sector_bytes},
-        findings=(*findings, *block_findings(starts, spacing_bytes=disk.block_bytes, file_size_bytes=reader.size_bytes)),
+        findings=(*findings, *problems),
     )
 
 
@@ -176,8 +176,12 @@ def _map_bounds(disk: _Disk, regions: dict[bytes, range]) -> list[Finding]:
     return []
 
 
-def _block_starts(reader: RandomReader, disk: _Disk, regions: dict[bytes, range]) -> list[int]:
-    table = read_table(reader, regions[_MAP].start, disk.map_entries, entry_bytes=8, byte_order="little")
-    present = (_FULLY_PRESENT, _PARTIALLY_PRESENT)
+def _count_blocks(reader: RandomReader, disk: _Disk, *, map_region: range) -> tuple[int, tuple[Finding, ...]]:
+    table = read_table(reader, offset_bytes=map_region.start, entries=disk.map_entries, entry_bytes=8, byte_order="little")
     period = disk.chunk_blocks + 1
-    return [entry >> 20 << 20 for index, entry in enumerate(table) if entry & 7 in present and index % period != disk.chunk_blocks]
+    starts = (
+        entry >> 20 << 20
+        for index, entry in enumerate(table)
+        if entry & 7 in (_FULLY_PRESENT, _PARTIALLY_PRESENT) and index % period != disk.chunk_blocks
+    )
+    return count_blocks(starts, spacing_bytes=disk.block_bytes, file_size_bytes=reader.size_bytes)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imagekit.base.readers import RandomReader
 from imagekit.base.units import KIB, MIB, TIB
 from imagekit.formats.facts import FormatFacts
-from imagekit.formats.tables import block_findings, read_table, unreadable
+from imagekit.formats.tables import count_blocks, read_table, unreadable
 from imagekit.image import Finding
 
 _SECTOR_BYTES = 512
@@ -28,6 +29,7 @@ _FOOTER_MARKER = 3
 _ALLOWED_SUBFORMATS = ("monolithicSparse", "streamOptimized")
 _MOST_DESCRIPTOR_BYTES = 20 * KIB
 _MOST_DIRECTORY_BYTES = 4 * MIB
+_MOST_TABLE_BYTES = 256 * MIB  # 4 TiB of data in 64 KiB grains
 _MOST_VIRTUAL_BYTES = 64 * TIB
 
 _EXTENT = re.compile(
@@ -198,17 +200,22 @@ def _count_grains(reader: RandomReader, header: _Header) -> tuple[int | None, tu
     directory_bytes = header.directory_sector * _SECTOR_BYTES
     if entries * 4 > _MOST_DIRECTORY_BYTES or directory_bytes + entries * 4 > size_bytes:
         return None, (Finding(rule="vmdk-directory", message="its grain directory is too large or outside the file"),)
-    directory = read_table(reader, directory_bytes, entries, entry_bytes=4, byte_order="little")
+    directory = read_table(reader, offset_bytes=directory_bytes, entries=entries, entry_bytes=4, byte_order="little")
     tables = sorted(sector * _SECTOR_BYTES for sector in directory if sector)
-    problems = block_findings(tables, spacing_bytes=_SECTOR_BYTES, file_size_bytes=size_bytes)
+    table_bytes = -(-header.entries_in_table * 4 // _SECTOR_BYTES) * _SECTOR_BYTES
+    if len(tables) * table_bytes > _MOST_TABLE_BYTES:
+        return None, (Finding(rule="vmdk-directory", message=f"it has {len(tables)} grain tables, more than are looked at"),)
+    _tables, problems = count_blocks(tables, spacing_bytes=table_bytes, file_size_bytes=size_bytes)
     if problems:
         return None, problems
-    grains: list[int] = []
-    for table in tables:
-        sectors = read_table(reader, table, header.entries_in_table, entry_bytes=4, byte_order="little")
-        grains += [sector * _SECTOR_BYTES for sector in sectors if sector > 1]  # 1 stands for a grain of zeros
     spacing_bytes = _SECTOR_BYTES if header.flags & _FLAG_COMPRESSED else header.grain_bytes
-    return len(grains), block_findings(grains, spacing_bytes=spacing_bytes, file_size_bytes=size_bytes)
+    return count_blocks(_grain_starts(reader, header, tables=tables), spacing_bytes=spacing_bytes, file_size_bytes=size_bytes)
+
+
+def _grain_starts(reader: RandomReader, header: _Header, *, tables: list[int]) -> Iterator[int]:
+    for table in tables:
+        sectors = read_table(reader, offset_bytes=table, entries=header.entries_in_table, entry_bytes=4, byte_order="little")
+        yield from (sector * _SECTOR_BYTES for sector in sectors if sector > 1)  # 1 stands for a grain of zeros
 
 
 def _values(descriptor: str, key: str) -> list[str]:

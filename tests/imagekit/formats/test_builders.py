@@ -47,4 +47,4 @@ def test_qemu_reads_the_same_disk(name: str, tmp_path: Path) -> None:
 def test_our_own_view_of_the_guests_disk_is_the_same(name: str) -> None:
     disk = images.sample_disk()
     image = BUILDERS[name][1](disk)
-    assert read_guest(parse_header(image), images.BytesReader(image), 512, len(disk)) == disk[512:]
+    assert read_guest(parse_header(image), images.BytesReader(image), offset_bytes=512, size_bytes=len(disk)) == disk[512:]
