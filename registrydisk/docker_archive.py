@@ -1,6 +1,7 @@
 """Archives of ``docker save`` and for ``docker load`` (Docker image specification v1.2, "Combined Image JSON").
 
-Reading makes an OCI manifest of what the archive has, with the layers as they are. Writing makes what docker itself
+Reading takes the image's own manifest where the archive keeps it, and else makes an OCI manifest of what is there, with the
+layers as they are. Writing makes what docker itself
 makes since version 25: an OCI layout that also has a ``manifest.json``, so both kinds of readers understand it.
 """
 
@@ -21,9 +22,10 @@ from imagekit.compression import detect_compression
 from imagekit.image import Compression
 from registrydisk.digest import Digest
 from registrydisk.image_config import parse_config
-from registrydisk.layout_source import ANNOTATION_TAG, blob_name
+from registrydisk.layout_source import ANNOTATION_TAG, blob_name, read_layout_index
 from registrydisk.manifest import (
     LARGEST_DOCUMENT_BYTES,
+    MANIFEST_TYPES,
     MOST_LAYERS,
     OCI_CONFIG,
     OCI_LAYER,
@@ -32,11 +34,13 @@ from registrydisk.manifest import (
     Manifest,
     RawManifest,
     canonical_json,
+    parse_index,
     parse_manifest,
 )
 from registrydisk.oci_archive import ArchiveBlobs, ArchiveBlobWriter, layout_files, require_directory
 from registrydisk.partial_file import PartialFile, remove_stale
 from registrydisk.reference import ImageReference
+from registrydisk.selection import MOST_MANIFESTS
 from registrydisk.store import BlobReader
 from registrydisk.tar_index import TarIndex, open_tar_index
 
@@ -63,7 +67,7 @@ class DockerArchiveSource:
         self._where = where
         image = self._choose(reference)
         self._names: dict[Digest, str] = {}
-        self._manifest = self._make_manifest(image)
+        self._manifest = self._kept_manifest(image) or self._make_manifest(image)
 
     def read_manifest(self, digest: Digest | None = None) -> RawManifest:
         if digest not in (None, self._manifest.digest):
@@ -90,6 +94,20 @@ class DockerArchiveSource:
         if len(images) > 1:
             raise UsageError(f"{self._where} has {len(images)} images", hint=f"add :NAME:TAG to choose one: {names}")
         return images[0]
+
+    def _kept_manifest(self, image: _SavedImage) -> RawManifest | None:
+        """Return the manifest that a newer archive has beside, when it names the very same files."""
+        for entry in parse_index(read_layout_index(self._files)).manifests[:MOST_MANIFESTS]:
+            if entry.media_type not in MANIFEST_TYPES or not self._files.has(blob_name(entry.digest)):
+                continue
+            raw = RawManifest(media_type=entry.media_type, content=self._read(blob_name(entry.digest)))
+            manifest = parse_manifest(raw)
+            names = {blob.digest: blob_name(blob.digest) for blob in (manifest.config, *manifest.layers)}
+            layers = tuple(names[layer.digest] for layer in manifest.layers)
+            if raw.digest == entry.digest and (names[manifest.config.digest], layers) == (image.config, image.layers):
+                self._names = names
+                return raw
+        return None
 
     def _make_manifest(self, image: _SavedImage) -> RawManifest:
         content = self._read(image.config)

@@ -129,7 +129,7 @@ def format_facts(facts: ImageFacts) -> str:
         ("digest", str(facts.digest)),
         ("platform", facts.platform + (f" (of {', '.join(facts.platforms)})" if facts.platforms else "")),
         ("created", facts.created or "unknown"),
-        ("size", f"{format_size(facts.size_bytes)} in {len(facts.layers)} layers"),
+        ("size", f"{format_size(facts.size_bytes)} in {len(facts.layers)} layer{'' if len(facts.layers) == 1 else 's'}"),
         *_disk_lines(facts.disk),
         *((f"label {key}", value) for key, value in sorted(facts.labels.items())),
     ]

@@ -51,6 +51,10 @@ class TarIndex:
             os.close(descriptor)
             raise
 
+    def has(self, name: str) -> bool:
+        """Return whether the archive has a member, or a link, of this name."""
+        return posixpath.normpath(name) in self._members
+
     def find(self, name: str) -> Member:
         """Return the member ``name``, with links followed inside the archive.
 
