@@ -109,6 +109,14 @@ class Authenticator:
             self._tokens.clear()
             return True
 
+    def known_secrets(self) -> Mapping[str, str]:
+        """Return what a server could repeat to us and no error may show, as header values."""
+        credential = self._found.credential if self._found is not None else None
+        if credential is None:
+            return {}
+        secrets = {"password": basic_authorization(credential)}
+        return {**secrets, "identity token": credential.identity_token} if credential.identity_token else secrets
+
     @property
     def hint(self) -> str:
         """What to do when the registry refuses us."""

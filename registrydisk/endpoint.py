@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
@@ -80,7 +81,7 @@ class Endpoint:
         response = self._authenticated(session, authenticator, request, scopes=scopes, follows=follows)
         if response.status in accepted:
             return response
-        refusal = response.refusal(clock=self.access.clock)
+        refusal = response.refusal(clock=self.access.clock, hiding=authenticator.known_secrets())
         if isinstance(refusal, AccessError):
             is_read = request.method in ("GET", "HEAD")
             if is_read and authenticator.forsake_credential():
@@ -105,11 +106,14 @@ class Endpoint:
     ) -> HttpResponse:
         response = session.send(self._with_secrets(request, authenticator, scopes), follows=follows)
         is_ours = Origin.of(response.url) == self.origin
-        if response.status != 401 or not is_ours or not _is_replayable(request.body):
+        if response.status != 401 or not is_ours:
             return response
-        header = response.headers.get("WWW-Authenticate", "")
-        response.close()
-        authenticator.challenge(header, scopes)
+        with contextlib.ExitStack() as cleanup:
+            cleanup.callback(response.close)
+            authenticator.challenge(response.headers.get("WWW-Authenticate", ""), scopes)
+            if not _is_replayable(request.body):
+                cleanup.pop_all()
+                return response
         return session.send(self._with_secrets(request, authenticator, scopes), follows=follows)
 
     def _with_secrets(self, request: HttpRequest, authenticator: Authenticator, scopes: Scopes) -> HttpRequest:

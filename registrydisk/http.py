@@ -130,14 +130,18 @@ class HttpResponse:
             raise NetworkError(f"{self.what} ended after {len(content)} of {announced} bytes", reason="ConnectionReset")
         return bytes(content)
 
-    def refusal(self, *, clock: Clock) -> ImagekitError:
-        """Return the error that this answer means, and close."""
+    def refusal(self, *, clock: Clock, hiding: Mapping[str, str] | None = None) -> ImagekitError:
+        """Return the error that this answer means, and close.
+
+        Args:
+            hiding: More header values whose secrets the server may repeat to us, and the error must not.
+        """
         try:
             body = self.read_all(most_bytes=_LARGEST_ERROR_BYTES)
         except ImagekitError:
             body = b""
         error = status_error(self.status, what=self.what, headers=self.headers, body=body, now=clock.now())
-        error.message = redact(error.message, self._request.secrets)
+        error.message = redact(error.message, {**(hiding or {}), **self._request.secrets})
         error.args = (error.message,)
         return error
 

@@ -119,23 +119,24 @@ def _tls_failure(cause: ssl.SSLError, *, origin: Origin) -> ImagekitError | None
 
 
 def _broken(causes: list[BaseException], *, what: str, origin: Origin) -> NetworkError:
-    for cause in causes:
-        match cause:
-            case urllib3.exceptions.NameResolutionError():
-                return NetworkError(f"the name {origin.host} cannot be resolved", hint="check the name and this machine's DNS")
-            case urllib3.exceptions.ProxyError():
-                return NetworkError(f"{what} failed at the proxy", hint="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
-            case urllib3.exceptions.ConnectTimeoutError():
-                return NetworkError(
-                    f"{origin.authority} does not accept connections in time", hint="check the address and firewalls"
-                )
-            case ConnectionRefusedError():
-                return NetworkError(f"{origin.authority} refuses connections", hint="check the port and whether the server runs")
-            case TimeoutError() | urllib3.exceptions.ReadTimeoutError() | requests.ReadTimeout():
-                return NetworkError(f"{what} stalled: nothing came for too long", reason="Stalled")
-    if any(isinstance(cause, urllib3.exceptions.NewConnectionError) for cause in causes):
+    # In this order: a refused connection is also a failed new connection, and urllib3 calls that one a timeout.
+    if _has(causes, urllib3.exceptions.NameResolutionError):
+        return NetworkError(f"the name {origin.host} cannot be resolved", hint="check the name and this machine's DNS")
+    if _has(causes, urllib3.exceptions.ProxyError):
+        return NetworkError(f"{what} failed at the proxy", hint="check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
+    if _has(causes, ConnectionRefusedError):
+        return NetworkError(f"{origin.authority} refuses connections", hint="check the port and whether the server runs")
+    if _has(causes, requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError):
+        return NetworkError(f"{what} stalled: nothing came for too long", reason="Stalled")
+    if _has(causes, TimeoutError):
+        return NetworkError(f"{origin.authority} does not answer in time", reason="Stalled", hint="check the address and firewalls")
+    if _has(causes, urllib3.exceptions.NewConnectionError):
         return NetworkError(f"{origin.authority} cannot be reached", hint="check the address and this machine's network")
     return NetworkError(f"{what} failed: the connection broke", reason="ConnectionReset")
+
+
+def _has(causes: list[BaseException], *kinds: type[BaseException]) -> bool:
+    return any(isinstance(cause, kinds) for cause in causes)
 
 
 def _rate_limited(message: str, *, retry_after: str | None, now: float) -> NetworkError:

@@ -81,13 +81,12 @@ def redirect_target(url: str, location: str | None, *, hops: int) -> str:
         raise AccessError(f"{printable_url(url)} redirects more than {MOST_REDIRECTS} times", reason="TooManyRedirects")
     if not location:
         raise AccessError(f"{printable_url(url)} redirects to nowhere", reason="RedirectRefused")
-    target = urljoin(url, location)
     try:
+        target = urljoin(url, location)
         is_downgrade = Origin.of(target).scheme == "http" and Origin.of(url).scheme == "https"
-    except UsageError as error:
-        raise AccessError(
-            f"{printable_url(url)} redirects to something that is no web address", reason="RedirectRefused"
-        ) from error
+    except (UsageError, ValueError) as error:
+        message = f"{printable_url(url)} redirects to something that is no web address"
+        raise AccessError(message, reason="RedirectRefused") from error
     if is_downgrade:
         raise AccessError(
             f"{printable_url(url)} redirects from https to http: {printable_url(target)}",

@@ -288,7 +288,10 @@ class BlobUpload:
         if self._transmission is None:
             self._commit_whole(digest)
         else:
+            before = self._transmission
             self._guarded(lambda transmission: transmission.finish())
+            if self._transmission is not before:  # everything was sent again, but not yet finished
+                self._transmission.finish()
             self._commit_session(digest)
         self._is_ended = True
         self._kept = None
@@ -324,9 +327,11 @@ class BlobUpload:
         try:
             action(self._transmission)
         except ImagekitError as error:
-            if not isinstance(self._transmission, Streamed) or isinstance(error, AccessError):
+            # A 401 here is a token that expired meanwhile: the upload could be begun with it.
+            is_expired = error.reason == "Unauthorized"
+            if not isinstance(self._transmission, Streamed) or (isinstance(error, AccessError) and not is_expired):
                 raise
-            if not error.temporary:
+            if not error.temporary and not is_expired:
                 self._chunked_hosts.add(self._session.endpoint.host.authority)
             if self._kept is None:
                 raise _lost(error) from error
@@ -341,7 +346,6 @@ class BlobUpload:
         self._transmission = chunked = Chunked(self._session)
         for piece in self._kept or ():
             chunked.send(piece)
-        # What failed may have been the end: nothing more will be sent then, and a chunk more does no harm otherwise.
 
     def _commit_whole(self, digest: Digest) -> None:
         body = Pieces(b"".join(self._kept or ()))
