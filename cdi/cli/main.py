@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from imagekit.base.command import EXIT_CODES, LazyGroup, run_command
+from imagekit.base.command import EXIT_CODES, LazyGroup, run_command, version_option
 
 _COMMANDS = {
     "import": ("cdi.cli.import_:import_", "Import a disk into a volume."),
@@ -14,7 +14,7 @@ _COMMANDS = {
 
 
 @click.command(cls=LazyGroup, table=_COMMANDS, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="imagekit", prog_name="cdi")
+@version_option("cdi")
 def group() -> None:
     """Fill volumes with disks."""
 

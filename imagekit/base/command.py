@@ -71,6 +71,30 @@ class LazyGroup(click.Group):
             raise
 
 
+def version_option(program: str) -> Callable[[Function], Function]:
+    """Add ``--version``; a tree that runs without being installed tells the version in its project file."""
+
+    def tell(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:
+        if is_asked and not context.resilient_parsing:
+            click.echo(f"{program} {_read_version()}")
+            context.exit()
+
+    return click.option(
+        "--version", is_flag=True, expose_value=False, is_eager=True, callback=tell, help="Show the version and exit."
+    )
+
+
+def _read_version() -> str:
+    import importlib.metadata  # only --version needs it
+    import tomllib
+
+    try:
+        return importlib.metadata.version("imagekit")
+    except importlib.metadata.PackageNotFoundError:
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        return f"{tomllib.loads(project.read_text())['project']['version']} (source tree)"
+
+
 def output_option(function: Function) -> Function:
     """Add ``-o text|json|yaml`` as the parameter ``output``."""
     return click.option(

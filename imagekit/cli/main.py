@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from imagekit.base.command import EXIT_CODES, LazyGroup, run_command
+from imagekit.base.command import EXIT_CODES, LazyGroup, run_command, version_option
 
 _COMMANDS = {
     "inspect": ("imagekit.cli.inspect:inspect", "Show what an image is, and whether it is safe."),
@@ -21,7 +21,7 @@ _COMMANDS = {
 
 
 @click.command(cls=LazyGroup, table=_COMMANDS, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="imagekit", prog_name="imagekit")
+@version_option("imagekit")
 def group() -> None:
     """Look at disk images and change them."""
 

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from imagekit.base.command import EXIT_CODES, LazyGroup, run_command
+from imagekit.base.command import EXIT_CODES, LazyGroup, run_command, version_option
 
 _COMMANDS = {
     "run": ("launcher.cli.run:run", "Boot a volume or a RegistryDisk on this machine."),
@@ -14,7 +14,7 @@ _COMMANDS = {
 
 
 @click.command(cls=LazyGroup, table=_COMMANDS, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="imagekit", prog_name="virt-launcher")
+@version_option("virt-launcher")
 def group() -> None:
     """Boot a virtual machine."""
 

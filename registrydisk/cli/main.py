@@ -6,7 +6,7 @@ from typing import NoReturn
 
 import click
 
-from imagekit.base.command import EXIT_CODES, LazyGroup, run_command
+from imagekit.base.command import EXIT_CODES, LazyGroup, run_command, version_option
 
 _COMMANDS = {
     "build": ("registrydisk.cli.build:build", "Make a RegistryDisk image of a disk."),
@@ -26,7 +26,7 @@ _COMMANDS = {
 
 
 @click.command(cls=LazyGroup, table=_COMMANDS, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="imagekit", prog_name="registrydisk")
+@version_option("registrydisk")
 def group() -> None:
     """Build, move and check container images that carry a disk."""
 

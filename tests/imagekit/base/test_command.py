@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import click
 import pytest
 import yaml
 
-from imagekit.base.command import LazyGroup, output_option, print_result, progress_option, run_command, to_document
+from imagekit.base.command import LazyGroup, output_option, print_result, progress_option, run_command, to_document, version_option
 from imagekit.base.errors import ImageError, ImagekitError, NetworkError
 from imagekit.base.progress import Progress
 from imagekit.image import DiskFormat
+from tests.rules.sources import ROOT
 
 _TABLE = {
     "show": (f"{__name__}:show", "Show a document."),
@@ -66,6 +68,7 @@ def fail(how: str) -> None:
 
 
 @click.command(cls=LazyGroup, table=_TABLE)
+@version_option("program")
 def group() -> None:
     """Do nothing much."""
 
@@ -134,6 +137,14 @@ def test_help_imports_no_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     printed = capsys.readouterr().out
     assert "Show a document." in printed
     assert "broken" in printed
+
+
+def test_the_version_is_told_also_by_a_tree_that_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out.split()[:2] == ["program", version]
 
 
 def test_result_is_alone_on_standard_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
