@@ -9,7 +9,7 @@ from imagekit.base.readers import ByteStream, RandomReader
 from imagekit.base.units import MIB, TIB
 from imagekit.image import DiskFormat
 
-__all__ = ["ByteStream", "DecodeLimits", "DecodedDisk", "DiskWriter", "GrowingWriter", "RandomReader"]
+__all__ = ["ByteStream", "DecodeLimits", "DecodedDisk", "DiskWriter", "FromTheStart", "GrowingWriter", "Milestones", "RandomReader"]
 
 
 class DiskWriter(Protocol):

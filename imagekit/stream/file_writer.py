@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from array import array
@@ -15,22 +14,19 @@ from imagekit.base.files import translate_os_error
 from imagekit.base.units import MIB, format_size
 from imagekit.stream.block_device import device_size_bytes, zero_range
 from imagekit.stream.sparse import nonzero_extents, write_all
+from imagekit.stream.writeback import Writeback
 
 _BATCH_BYTES = MIB
 _QUEUE_BYTES = 16 * MIB
-_FLUSH_BYTES = 32 * MIB
 # What makes a disk bootable or recognisable lies here: partition tables, boot sectors, file system headers.
 _HELD_BYTES = MIB
-
-_SYNC_FILE_RANGE_WAIT_BEFORE = 1
-_SYNC_FILE_RANGE_WRITE = 2
 
 
 class FileWriter:
     """Writes a disk into a descriptor; a ``GrowingWriter``.
 
-    A regular file is emptied and gets the disk's size; zeros become holes. On a block device everything that is not
-    written is zeroed, and the first MiB is zero until the rest is durable: a device that was filled halfway does not
+    A regular file is emptied and gets the disk's size; zeros become holes. On a block device what is not
+    written of the disk is zeroed, and the first MiB is zero until the rest is durable: a device that was filled halfway does not
     look like a disk. Use it as a context manager where decoding may fail: leaving it waits for the threads.
 
     Args:
@@ -55,7 +51,7 @@ class FileWriter:
         self._batch_start = self._batch_end = 0
         self._held = bytearray(_HELD_BYTES if is_device else 0)
         self._extents = _Extents()
-        self._flusher = _Flusher(self._descriptor)
+        self._writeback = Writeback(self._descriptor)
 
     def __enter__(self) -> FileWriter:
         return self
@@ -167,7 +163,7 @@ class FileWriter:
                 write_all(self._descriptor, view[start:end], offset_bytes + start)
                 if self._is_device:
                     self._extents.add(offset_bytes + start, offset_bytes + end)
-                self._flusher.wrote(end - start)
+                self._writeback.wrote(end - start)
         except OSError as error:
             raise translate_os_error(error, doing="write the disk") from error
 
@@ -208,33 +204,3 @@ class _Extents:
         if start < end:
             found.append((start, end))
         return found
-
-
-class _Flusher:
-    """Starts writeback every 32 MiB and waits for that of the 32 MiB before, so that few pages are dirty at any time.
-
-    A container's memory limit counts dirty pages, and the final fsync has little left to do.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._unflushed_bytes = 0
-        self._lock = threading.Lock()
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
-
-    def wrote(self, size_bytes: int) -> None:
-        """Count bytes; called by any thread.
-
-        Raises:
-            OSError: Earlier bytes did not reach the disk.
-        """
-        with self._lock:
-            self._unflushed_bytes += size_bytes
-            if self._unflushed_bytes < _FLUSH_BYTES:
-                return
-            self._unflushed_bytes = 0
-        flags = _SYNC_FILE_RANGE_WAIT_BEFORE | _SYNC_FILE_RANGE_WRITE
-        if self._libc.sync_file_range(self._descriptor, 0, 0, flags) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))

@@ -10,8 +10,10 @@ from imagekit.base.errors import ImageError
 from imagekit.base.files import translate_os_error
 from imagekit.base.units import MIB, format_size
 from imagekit.stream.sparse import write_all
+from imagekit.stream.writeback import Writeback
 
 _PIECE_BYTES = MIB
+_DOING = "keep parts of the image in a temporary file"
 
 
 class LateTablesError(ImageError):
@@ -35,8 +37,7 @@ class PendingUnits:
         self._open_spill = open_spill
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
-        self._spill: BinaryIO | None = None
-        self._spilled = bytearray()
+        self._spill: _Spill | None = None
 
     def keep(self, first_unit: int, view: memoryview) -> None:
         """Copy the consecutive units in ``view``.
@@ -44,9 +45,12 @@ class PendingUnits:
         Raises:
             LateTablesError: The memory is full and there is no file.
         """
-        unit_bytes = self._unit_bytes
-        for number, start in enumerate(range(0, len(view), unit_bytes), start=first_unit):
-            self._kept[number] = bytes(view[start : start + unit_bytes])
+        if self._spill is not None:
+            # What is this late is not alone: going through the memory would only cost copies.
+            self._spill.write(first_unit, view)
+            return
+        for number, start in enumerate(range(0, len(view), self._unit_bytes), start=first_unit):
+            self._kept[number] = bytes(view[start : start + self._unit_bytes])
         self._kept_bytes += len(view)
         if self._kept_bytes > self._most_bytes:
             self._flush()
@@ -60,7 +64,6 @@ class PendingUnits:
         """Forget everything and free the temporary file."""
         self._kept.clear()
         self._kept_bytes = 0
-        self._spilled.clear()
         if self._spill is not None:
             self._spill.close()
             self._spill = None
@@ -78,7 +81,7 @@ class PendingUnits:
             if kept is not None:
                 piece = kept[skip : skip + end_bytes - offset_bytes]
             else:
-                piece = self._read_spilled(unit, offset_bytes, end_bytes - offset_bytes)
+                piece = self._spill.read(offset_bytes, end_bytes - offset_bytes) if self._spill is not None else b""
             if not piece:
                 raise ImageError(f"two parts of the image claim its cluster at {offset_bytes}", reason="UnsafeImage")
             yield piece
@@ -90,38 +93,62 @@ class PendingUnits:
                 f"the image's tables come after more than {format_size(self._most_bytes)} of its data",
                 hint="import it from a seekable source, or convert it with qemu-img first",
             )
-        if self._spill is None:
-            self._spill = self._open_spill()
-        try:
-            self._write_kept(self._spill.fileno())
-        except OSError as error:
-            raise translate_os_error(error, doing="keep parts of the image in a temporary file") from error
+        self._spill = _Spill(self._open_spill, unit_bytes=self._unit_bytes)
+        for first_unit, units in self._stretches():
+            self._spill.write(first_unit, memoryview(b"".join(units)))
         self._kept.clear()
         self._kept_bytes = 0
 
-    def _write_kept(self, descriptor: int) -> None:
-        # Units lie in the file where they lay in the image: no index is needed, and what is between is a hole.
-        self._spilled.extend(bytes(max(0, max(self._kept) + 1 - len(self._spilled))))
-        stretch: list[bytes] = []
-        end = -1
+    def _stretches(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Yield what is kept as consecutive units, of about a MiB at most."""
+        first_unit = 0
+        units: list[bytes] = []
         for number in sorted(self._kept):
-            if number != end or len(stretch) * self._unit_bytes >= _PIECE_BYTES:
-                self._write_stretch(descriptor, stretch, end)
-                stretch = []
-            stretch.append(self._kept[number])
-            end = number + 1
-        self._write_stretch(descriptor, stretch, end)
+            if units and (number != first_unit + len(units) or len(units) * self._unit_bytes >= _PIECE_BYTES):
+                yield first_unit, units
+                units = []
+            if not units:
+                first_unit = number
+            units.append(self._kept[number])
+        if units:
+            yield first_unit, units
 
-    def _write_stretch(self, descriptor: int, units: list[bytes], end_unit: int) -> None:
-        first_unit = end_unit - len(units)
-        write_all(descriptor, memoryview(b"".join(units)), first_unit * self._unit_bytes)
-        self._spilled[first_unit:end_unit] = b"\1" * len(units)
 
-    def _read_spilled(self, unit: int, offset_bytes: int, size_bytes: int) -> bytes:
-        if self._spill is None or unit >= len(self._spilled) or not self._spilled[unit]:
+class _Spill:
+    """Units in a file, where they lay in the image: no index is needed, and what is between them is a hole."""
+
+    def __init__(self, open_file: Callable[[], BinaryIO], *, unit_bytes: int) -> None:
+        try:
+            self._file = open_file()
+        except OSError as error:
+            raise translate_os_error(error, doing=_DOING) from error
+        self._unit_bytes = unit_bytes
+        self._writeback = Writeback(self._file.fileno())
+        self._is_here = bytearray()
+
+    def write(self, first_unit: int, view: memoryview) -> None:
+        end_unit = first_unit + -(-len(view) // self._unit_bytes)
+        self._is_here.extend(bytes(max(0, end_unit - len(self._is_here))))
+        try:
+            write_all(self._file.fileno(), view, first_unit * self._unit_bytes)
+            self._writeback.wrote(len(view))
+        except OSError as error:
+            raise translate_os_error(error, doing=_DOING) from error
+        self._is_here[first_unit:end_unit] = b"\1" * (end_unit - first_unit)
+
+    def read(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Return some bytes from an offset; none when its unit was not written."""
+        unit = offset_bytes // self._unit_bytes
+        if unit >= len(self._is_here) or not self._is_here[unit]:
             return b""
-        end_unit = self._spilled.find(0, unit)
+        end_unit = self._is_here.find(0, unit)
         most_bytes = min(size_bytes, _PIECE_BYTES)
         if end_unit >= 0:
             most_bytes = min(most_bytes, end_unit * self._unit_bytes - offset_bytes)
-        return os.pread(self._spill.fileno(), most_bytes, offset_bytes)
+        try:
+            return os.pread(self._file.fileno(), most_bytes, offset_bytes)
+        except OSError as error:
+            raise translate_os_error(error, doing=_DOING) from error
+
+    def close(self) -> None:
+        self._file.close()

@@ -150,9 +150,9 @@ def parse_l2(header: Qcow2Header, table: bytes | memoryview, *, guest_bytes: int
         return runs
     last = -(-min(room_bytes, header.l2_table_guest_bytes) // header.cluster_size_bytes)
     if header.has_extended_l2:
-        _parse_extended(header, entries[: 2 * last], guest_bytes, runs)
+        _parse_extended(header, entries[: 2 * last], runs, guest=guest_bytes)
     else:
-        _parse_standard(header, entries[:last], guest_bytes, runs)
+        _parse_standard(header, entries[:last], runs, guest=guest_bytes)
     _cut_at_disk_end(header, runs)
     return runs
 
@@ -164,11 +164,11 @@ def _cut_at_disk_end(header: Qcow2Header, runs: TableRuns) -> None:
         runs.data[-1] = last._replace(size_bytes=min(last.size_bytes, header.virtual_size_bytes - last.guest))
 
 
-def _parse_standard(header: Qcow2Header, entries: array[int], guest: int, runs: TableRuns) -> None:
+def _parse_standard(header: Qcow2Header, entries: array[int], runs: TableRuns, *, guest: int) -> None:
     cluster_bytes = header.cluster_size_bytes
     for entry in entries:
         if entry & COMPRESSED_FLAG:
-            _add_compressed(header, entry, guest, runs)
+            _add_compressed(header, entry, runs, guest=guest)
         elif entry & ZERO_FLAG:
             _add_zero_cluster(header, entry, runs)
         elif host := entry & OFFSET_MASK:
@@ -177,17 +177,17 @@ def _parse_standard(header: Qcow2Header, entries: array[int], guest: int, runs: 
         guest += cluster_bytes
 
 
-def _parse_extended(header: Qcow2Header, entries: array[int], guest: int, runs: TableRuns) -> None:
+def _parse_extended(header: Qcow2Header, entries: array[int], runs: TableRuns, *, guest: int) -> None:
     for index in range(0, len(entries), 2):
         entry, bitmap = entries[index], entries[index + 1]
         if entry & COMPRESSED_FLAG:
-            _add_compressed(header, entry, guest, runs)
+            _add_compressed(header, entry, runs, guest=guest)
         else:
-            _add_subclusters(header, Run(entry & OFFSET_MASK, guest, header.subcluster_size_bytes), bitmap, runs)
+            _add_subclusters(header, Run(entry & OFFSET_MASK, guest, header.subcluster_size_bytes), runs, bitmap=bitmap)
         guest += header.cluster_size_bytes
 
 
-def _add_compressed(header: Qcow2Header, entry: int, guest: int, runs: TableRuns) -> None:
+def _add_compressed(header: Qcow2Header, entry: int, runs: TableRuns, *, guest: int) -> None:
     host, size_bytes = header.compressed_range(entry)
     runs.compressed.append(Run(host, guest, size_bytes))
 
@@ -200,7 +200,7 @@ def _add_zero_cluster(header: Qcow2Header, entry: int, runs: TableRuns) -> None:
         _append(runs.unused, Run(host, host, header.cluster_size_bytes))
 
 
-def _add_subclusters(header: Qcow2Header, first: Run, bitmap: int, runs: TableRuns) -> None:
+def _add_subclusters(header: Qcow2Header, first: Run, runs: TableRuns, *, bitmap: int) -> None:
     allocated, zero = bitmap & _ALL_SUBCLUSTERS, bitmap >> _SUBCLUSTERS
     if first.host == 0:
         if allocated:

@@ -41,7 +41,8 @@ def decode_qcow2_random(reader: RandomReader, writer: DiskWriter, *, limits: Dec
                 milestones.reach(stretch.start)
             view = memoryview(reader.read_at(stretch.start, stretch.end - stretch.start))
             for part in stretch.parts:
-                _take_part(assembly, part, view[part.run.host - stretch.start : part.run.end - stretch.start], reader)
+                content = view[part.run.host - stretch.start : part.run.end - stretch.start]
+                _take_part(assembly, part, content, reader=reader)
         return assembly.finish(reader.size_bytes)
 
 
@@ -122,7 +123,7 @@ def _stretches(parts: Iterable[_Part], reader: RandomReader) -> Iterator[_Stretc
         yield _Stretch(start, min(end, reader.size_bytes), together)
 
 
-def _take_part(assembly: Assembly, part: _Part, view: memoryview, reader: RandomReader) -> None:
+def _take_part(assembly: Assembly, part: _Part, view: memoryview, *, reader: RandomReader) -> None:
     if part.is_compressed:
         assembly.inflate(part.run, view)
         return
