@@ -8,7 +8,6 @@ them, and could make a raw disk look like another format.
 
 from __future__ import annotations
 
-import fcntl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from imagekit.base.progress import Progress
 from imagekit.image import Compression, DiskFormat
 from imagekit.inspection import inspect_file, require_safe
 from imagekit.qemu_img import create_overlay
+from launcher.locks import name_lock
 from launcher.spec import GUEST_FORMATS, Base, Bus, Disk
 from registrydisk.access import RegistryAccess
 from registrydisk.manifest import Platform
@@ -80,10 +80,9 @@ def fetch_image(
         descriptor, manifest = select_manifest(source, platform=platform)
         target = cache / "disks" / descriptor.digest.encoded
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.with_suffix(".lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # of two runs, one fetches
+        with name_lock(target):  # of two runs, one fetches
             if not target.exists():
-                extract_payload(source, manifest, read_config(source, manifest), target, progress=progress)
+                extract_payload(source, manifest, read_config(source, manifest), target=target, progress=progress)
     return FoundDisk(path=target, format=_inspected_format(target), is_template=True)
 
 
@@ -98,8 +97,9 @@ def machine_disk(found: FoundDisk, *, bus: Bus, overlay: Path, is_ephemeral: boo
         return Disk(path=str(found.path), format=found.format, bus=Bus.SATA, is_cdrom=True, boot_order=1)
     if not found.is_template:
         return Disk(path=str(found.path), format=found.format, bus=bus, is_block_device=found.is_block_device, boot_order=1)
-    if not overlay.exists():
-        create_overlay(overlay, backing=found.path, backing_format=found.format)
+    with name_lock(overlay):
+        if not overlay.exists():
+            create_overlay(overlay, backing=found.path, backing_format=found.format)
     base = Base(path=str(found.path), format=found.format)
     return Disk(path=str(overlay), format=DiskFormat.QCOW2, base=base, bus=bus, is_ephemeral=is_ephemeral, boot_order=1)
 

@@ -23,7 +23,7 @@ def file_blocks(descriptor: int, size_bytes: int, *, block_bytes: int = BLOCK_BY
     """
     zeros = bytes(block_bytes)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    data_at = 0
+    data_at = -1  # not looked for yet
     for start in range(0, size_bytes, block_bytes):
         wanted = min(block_bytes, size_bytes - start)
         if data_at < start:

@@ -95,7 +95,7 @@ def open_payload(
 
 
 def extract_payload(
-    source: ImageSource, manifest: Manifest, config: ImageConfig, target: Path, *, progress: Progress
+    source: ImageSource, manifest: Manifest, config: ImageConfig, *, target: Path, progress: Progress
 ) -> ExtractedDisk:
     """Write the disk of an image to the file ``target``, which appears when everything was verified.
 

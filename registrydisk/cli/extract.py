@@ -47,5 +47,5 @@ def extract(
     wanted = Platform.parse(platform) if platform else None
     with open_source(Location.parse(image, default=Transport.DOCKER), access=access, progress=progress) as source:
         _, manifest = select_manifest(source, platform=wanted)
-        disk = extract_payload(source, manifest, read_config(source, manifest), file, progress=progress)
+        disk = extract_payload(source, manifest, read_config(source, manifest), target=file, progress=progress)
     print_result(disk, output=output, text=lambda: f"{file}  {disk.digest}")

@@ -60,7 +60,7 @@ def _built(disk: Path, target: str, mode: LayerMode = LayerMode.GZIP) -> Digest:
 def _extracted(location: str, target: Path, access: RegistryAccess = _ACCESS) -> bytes:
     with open_source(Location.parse(location), access=access, progress=_SILENT) as source:
         _, manifest = select_manifest(source)
-        extract_payload(source, manifest, read_config(source, manifest), target, progress=_SILENT)
+        extract_payload(source, manifest, read_config(source, manifest), target=target, progress=_SILENT)
     return target.read_bytes()
 
 

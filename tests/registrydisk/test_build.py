@@ -40,7 +40,7 @@ def _manifest(store: MemoryStore) -> Manifest:
 
 def _payload(store: MemoryStore, target: Path, platform: Platform = AMD64) -> bytes:
     _, manifest = select_manifest(store, platform=platform)
-    extract_payload(store, manifest, read_config(store, manifest), target, progress=SilentProgress())
+    extract_payload(store, manifest, read_config(store, manifest), target=target, progress=SilentProgress())
     return target.read_bytes()
 
 

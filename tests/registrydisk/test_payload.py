@@ -229,7 +229,7 @@ def test_a_bomb_beside_the_disk_is_stopped() -> None:
 
 def _extract(store: MemoryStore, target: Path) -> Digest:
     _, manifest = select_manifest(store)
-    return extract_payload(store, manifest, read_config(store, manifest), target, progress=SilentProgress()).digest
+    return extract_payload(store, manifest, read_config(store, manifest), target=target, progress=SilentProgress()).digest
 
 
 def test_extracting_writes_the_disk_with_holes(tmp_path: Path) -> None:

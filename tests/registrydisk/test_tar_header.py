@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -31,7 +32,7 @@ def test_python_reads_what_we_write(name: str, size_bytes: int, seconds: int) ->
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
-def test_we_read_what_python_writes(form: int) -> None:
+def test_we_read_what_python_writes(form: Literal[0, 1]) -> None:
     member = tarfile.TarInfo("some/directory/" + "x" * 80)
     member.size, member.mode, member.uid, member.gid, member.mtime = 4096, 0o640, 107, 36, 1700000000
     member.uname, member.gname = "qemu", "kvm"
