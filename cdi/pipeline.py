@@ -41,6 +41,8 @@ def run_import(job: ImportJob, *, access: RegistryAccess, progress: Progress, cl
         meter = Meter(stack.enter_context(progress.phase("import")))
         opened = stack.enter_context(open_job_source(job, access=access, progress=progress, on_bytes=meter.count))
         meter.set_total(opened.fetch_bytes)
+        if opened.descriptor is not None:
+            target.require_not(opened.descriptor)
         probed = probe(opened, checksum=checksum)
         plan = make_plan(job, source=probed.observation, target=target.observe())
         for note in plan.notes:

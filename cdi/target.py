@@ -85,6 +85,10 @@ class Target(Protocol):
         """Return what the target occupies."""
         ...
 
+    def require_not(self, source_descriptor: int) -> None:
+        """Raise UsageError when the source would be overwritten while it is read."""
+        ...
+
     def prepare(self, *, keep: bool) -> None:
         """Make ready for writing; ``keep`` what an earlier run wrote."""
         ...
@@ -182,6 +186,9 @@ class _FileTarget:
     def allocated_bytes(self) -> int:
         return os.fstat(self.descriptor).st_blocks * 512
 
+    def require_not(self, source_descriptor: int) -> None:
+        """The source has a name of its own, or is replaced only when it was read."""
+
     def prepare(self, *, keep: bool) -> None:
         if not keep:
             os.ftruncate(self.descriptor, 0)
@@ -247,6 +254,11 @@ class _DeviceTarget:
 
     def allocated_bytes(self) -> int:
         return os.lseek(self.descriptor, 0, os.SEEK_END)
+
+    def require_not(self, source_descriptor: int) -> None:
+        source = os.fstat(source_descriptor)
+        if stat.S_ISBLK(source.st_mode) and source.st_rdev == os.fstat(self.descriptor).st_rdev:
+            raise UsageError(f"{self.path} cannot be imported into itself", hint="name another target")
 
     def prepare(self, *, keep: bool) -> None:
         """Take away the old disk's boot sector and partition table: half a new disk must not look like a whole old one."""

@@ -10,6 +10,7 @@ from imagekit.base.command import EXIT_CODES, LazyGroup, run_command, version_op
 
 _COMMANDS = {
     "import": ("cdi.cli.import_:import_", "Import a disk into a volume."),
+    "worker": ("cdi.cli.worker:worker", "Run one import job, as a pod does."),
 }
 
 

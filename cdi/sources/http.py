@@ -20,6 +20,8 @@ from registrydisk.read_ahead import ReadAhead
 _LARGE_BYTES = MIB
 # On a connection of 100 Mbit/s and 20 ms this is what a new request costs.
 _SKIPPED_BYTES = 256 * KIB
+# A few small reads onwards are tables; a long answer would bring megabytes behind them that nobody asked for.
+_SMALL_READS = 8
 
 
 @contextlib.contextmanager
@@ -56,6 +58,7 @@ class ForwardReader:
         self._stream: ByteStream | None = None
         self._position = 0
         self._asked_end = 0
+        self._onward_reads = 0
 
     @property
     def size_bytes(self) -> int:
@@ -65,12 +68,13 @@ class ForwardReader:
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Return exactly ``size_bytes`` from ``offset_bytes``, or fewer only at the end."""
         size_bytes = max(min(size_bytes, self.size_bytes - offset_bytes), 0)
-        is_onwards = 0 <= offset_bytes - self._asked_end <= _SKIPPED_BYTES and self._asked_end > 0
+        is_onwards = 0 <= offset_bytes - self._asked_end <= _SKIPPED_BYTES
+        self._onward_reads = self._onward_reads + 1 if is_onwards else 0
         self._asked_end = offset_bytes + size_bytes
         if self._stream is not None and 0 <= offset_bytes - self._position <= _SKIPPED_BYTES:
             self._read(offset_bytes - self._position)
             return self._read(size_bytes)
-        if size_bytes < _LARGE_BYTES and not is_onwards:
+        if size_bytes < _LARGE_BYTES and self._onward_reads < _SMALL_READS:
             content = self._file.read_at(offset_bytes, size_bytes)
             self._on_bytes(len(content))
             return content

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +12,9 @@ import pytest
 from cdi.job import ImportJob, ImportResult
 from cdi.pipeline import run_import
 from imagekit.base.errors import NoSpaceError
-from imagekit.base.progress import Phase, SilentProgress
 from imagekit.base.units import MIB
 from registrydisk.access import RegistryAccess
+from tests.cdi.interruptions import BreakingProgress, TickingClock
 from tests.support.images import qcow2_image
 
 RANDOM = random.Random(3)
@@ -26,56 +24,6 @@ IMAGES = {
     "qcow2": qcow2_image(DISK, cluster_bits=16),
     "zlib": qcow2_image(b"".join(RANDOM.randbytes(600) + bytes(424) for _ in range(40 * 1024)), compression="zlib"),
 }
-
-
-class TickingClock:
-    """Three seconds pass whenever somebody looks, so that every milestone is noted."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-
-    def monotonic(self) -> float:
-        self._seconds += 3
-        return self._seconds
-
-    def now(self) -> float:
-        return self.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        self._seconds += seconds
-
-
-class _BreakingPhase:
-    def __init__(self, progress: BreakingProgress) -> None:
-        self._progress = progress
-
-    def advance(self, size_bytes: int) -> None:
-        self._progress.left_bytes -= size_bytes
-        if self._progress.left_bytes < 0 and self._progress.error is not None:
-            raise self._progress.error
-
-    def resume_at(self, done_bytes: int) -> None:
-        self._progress.resumed_bytes = done_bytes
-
-    def set_total(self, total_bytes: int) -> None:
-        """Nobody asks."""
-
-
-class BreakingProgress(SilentProgress):
-    """Fails when so many bytes were read, as Ctrl-C would."""
-
-    def __init__(self, left_bytes: int = 0, error: BaseException | None = None) -> None:
-        self.left_bytes = left_bytes
-        self.error = error
-        self.resumed_bytes = 0
-        self.notes: list[str] = []
-
-    @contextlib.contextmanager
-    def phase(self, name: str, total_bytes: int | None = None) -> Iterator[Phase]:
-        yield _BreakingPhase(self)
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def run(job: ImportJob, progress: BreakingProgress | None = None) -> ImportResult:
