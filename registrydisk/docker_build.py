@@ -49,6 +49,7 @@ def build_with_docker(
 
 def _build(context: Path, dockerfile: Path, *, tag: str, platform: str | None, access: RegistryAccess, progress: Progress) -> str:
     import docker
+    import requests
     from docker.errors import DockerException
 
     try:
@@ -61,7 +62,7 @@ def _build(context: Path, dockerfile: Path, *, tag: str, platform: str | None, a
             for event in events:
                 _tell(event, progress)
             image_id = client.images.get(tag).id
-    except DockerException as error:
+    except (DockerException, requests.RequestException, OSError) as error:
         raise _failure(str(error)) from error
     assert isinstance(image_id, str)
     return image_id

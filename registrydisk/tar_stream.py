@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from imagekit.base.errors import ImageError, VerificationError
+from imagekit.base.text import printable
 from imagekit.base.units import KIB, MIB
 from imagekit.stream.base import ByteStream
 from registrydisk.tar_header import BLOCK_BYTES, EntryKind, TarHeader, padding, parse_header
@@ -20,6 +21,7 @@ MOST_ENTRIES = 2_000_000
 _LARGEST_PAX_BYTES = MIB
 _LARGEST_NAME_BYTES = 64 * KIB
 _SKIP_BYTES = MIB
+_ATTRIBUTE = "SCHILY.xattr."
 _FORBIDDEN_GLOBALS = ("path", "linkpath", "size", "GNU.sparse")
 
 
@@ -40,8 +42,8 @@ class TarEntry:
 
     @property
     def path(self) -> str:
-        """The normalised name."""
-        return "/".join(self.parts)
+        """The normalised name for a reader: bytes that are no text, and control characters, are escaped."""
+        return printable("/".join(self.parts))
 
 
 class TarStream:
@@ -114,7 +116,7 @@ class TarStream:
             header=header,
             parts=self._parts(header.name),
             is_sparse=any(key.startswith("GNU.sparse") for key in records),
-            attributes=tuple(key.removeprefix("SCHILY.xattr.") for key in records if key.startswith("SCHILY.xattr.")),
+            attributes=tuple(printable(key.removeprefix(_ATTRIBUTE)) for key in records if key.startswith(_ATTRIBUTE)),
         )
 
     def _open(self, header: TarHeader) -> TarHeader:

@@ -22,6 +22,7 @@ import click
 from imagekit.base.environment import read_environment
 from imagekit.base.errors import ImagekitError
 from imagekit.base.progress import Progress, ProgressMode, open_progress
+from imagekit.base.text import printable
 
 EXIT_CODES = """\b
 Exit codes:
@@ -145,7 +146,7 @@ def to_document(value: Any) -> Any:
 def print_result(value: Any, *, output: str, text: Callable[[], str]) -> None:
     """Print a command's result on standard output: ``text()``, or the document of ``value``."""
     if output == "text":
-        click.echo(text())
+        click.echo(printable(text(), kept="\n\t"))
         return
     document = to_document(value)
     if isinstance(document, dict):
@@ -200,11 +201,11 @@ def run_command(group: click.Command, *, name: str) -> NoReturn:
 
 
 def _print_error(error: ImagekitError) -> None:
-    click.echo(click.style("error: ", fg="red", bold=True) + error.message, err=True)
+    click.echo(click.style("error: ", fg="red", bold=True) + printable(error.message, kept="\n\t"), err=True)
     if error.__cause__ is not None and str(error.__cause__):
-        click.echo(f"  why:  {str(error.__cause__).splitlines()[0][:500]}", err=True)
+        click.echo(f"  why:  {printable(str(error.__cause__).splitlines()[0][:500])}", err=True)
     if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+        click.echo(f"  hint: {printable(error.hint)}", err=True)
 
 
 def existing_path() -> click.Path:

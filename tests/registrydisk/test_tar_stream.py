@@ -71,6 +71,12 @@ def test_extended_attributes_and_sparse_records_are_told() -> None:
     assert entry.is_sparse
 
 
+def test_names_are_escaped_for_readers() -> None:
+    archive = tar_archive(tar_file("disk/\x1b[2J"), tar_file("disk/\udcff"), tar_file("disk/ü"))
+    paths = [entry.path for entry in TarStream(io.BytesIO(archive), what="layer x").entries()]
+    assert paths == ["disk/\\x1b[2J", "disk/\\udcff", "disk/ü"]
+
+
 def _pax(records: bytes, kind: EntryKind = EntryKind.PAX) -> bytes:
     header = format_header(TarHeader(name="PaxHeaders", kind=kind, size_bytes=len(records)))
     return header + records + padding(len(records))
