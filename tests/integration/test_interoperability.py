@@ -106,6 +106,17 @@ def test_docker_pulls_what_we_build(
     assert _extracted(f"docker-archive:{saved}", tmp_path / "out") == disk.read_bytes()
 
 
+@pytest.mark.docker
+def test_docker_takes_what_we_build_for_its_store(disk: Path, docker_daemon: RunningDocker, tmp_path: Path) -> None:
+    access = RegistryAccess(environment={"DOCKER_HOST": docker_daemon.host})
+    name = "interop/daemon:1"
+    request = BuildRequest(disk=str(disk), environment={"A": "1"}, labels={"b": "2"})
+    build_all([request], Location.parse(f"docker-daemon:{name}"), access=access, progress=_SILENT)
+    shown = _tool("docker", "-H", docker_daemon.host, "inspect", "--format", "{{.Config.Env}} {{.Config.Labels.b}}", name)
+    assert shown.decode().strip() == "[A=1] 2"
+    assert _extracted(f"docker-daemon:{name}", tmp_path / "out", access) == disk.read_bytes()
+
+
 # --- we read others' ----------------------------------------------------------------------------------------------------
 
 
