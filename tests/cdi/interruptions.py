@@ -31,8 +31,8 @@ class _BreakingPhase:
 
     def advance(self, size_bytes: int) -> None:
         self._progress.left_bytes -= size_bytes
-        if self._progress.left_bytes < 0 and self._progress.error is not None:
-            raise self._progress.error
+        if self._progress.left_bytes < 0:
+            self._progress.fail()
 
     def resume_at(self, done_bytes: int) -> None:
         self._progress.resumed_bytes = done_bytes
@@ -49,6 +49,11 @@ class BreakingProgress(SilentProgress):
         self.error = error
         self.resumed_bytes = 0
         self.notes: list[str] = []
+
+    def fail(self) -> None:
+        """Break off, if this is to be broken."""
+        if self.error is not None:
+            raise self.error
 
     @contextlib.contextmanager
     def phase(self, name: str, total_bytes: int | None = None) -> Iterator[Phase]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,32 @@ def test_interrupted_again_and_again(job: ImportJob, tmp_path: Path) -> None:
         interrupted(job, at_share=share)
     result = run(job)
     assert result.resumed_bytes > 0.4 * Path(job.source).stat().st_size
+    assert (Path(job.target) / "disk.img").read_bytes() == expected(job, tmp_path)
+
+
+class KillingProgress(BreakingProgress):
+    """Ends its own process when so many bytes were read, as ``kill -9`` would."""
+
+    def fail(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.process
+def test_a_killed_import_goes_on(job: ImportJob, tmp_path: Path) -> None:
+    size_bytes = Path(job.source).stat().st_size
+    for share in (0.4, 0.3):
+        child = os.fork()
+        if child == 0:
+            try:
+                run(job, KillingProgress(int(share * size_bytes)))
+            finally:
+                os._exit(1)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        assert names(Path(job.target)) == [".disk.img.journal", ".disk.img.partial"]
+    result = run(job)
+    assert result.resumed_bytes > 0.4 * size_bytes
+    assert result.fetched_bytes <= size_bytes - result.resumed_bytes + 5 * MIB
+    assert names(Path(job.target)) == ["disk.img"]
     assert (Path(job.target) / "disk.img").read_bytes() == expected(job, tmp_path)
 
 
