@@ -53,6 +53,7 @@ def tls_context(trust: Trust) -> ssl.SSLContext:
         AccessError: A certificate or key cannot be read, with reason TLSUntrusted.
     """
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # Debian's Python leaves it to openssl.cnf
     _add_fallback_authorities(context)
     for authority in trust.authorities:
         _load(context, authority)

@@ -109,7 +109,7 @@ class HttpResponse:
         try:
             return self._watch.read(lambda: self._response.raw.read1(size_bytes, decode_content=False), what=self.what)
         except FOREIGN_ERRORS as error:
-            raise transport_error(error, what=self.what, origin=Origin.of(self.url)) from error
+            raise transport_error(error, what=self.what, origin=Origin.of(self.url), in_body=True) from error
 
     def read_all(self, *, most_bytes: int) -> bytes:
         """Return the whole body and close.

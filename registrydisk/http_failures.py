@@ -21,8 +21,12 @@ _MOST_CAUSES = 20
 _MOST_TEXT = 300
 
 
-def transport_error(error: BaseException, *, what: str, origin: Origin) -> ImagekitError:
-    """Return the toolkit's error for a failure of ``what``, like ``GET https://…``, below the level of answers."""
+def transport_error(error: BaseException, *, what: str, origin: Origin, in_body: bool = False) -> ImagekitError:
+    """Return the toolkit's error for a failure of ``what``, like ``GET https://…``, below the level of answers.
+
+    Args:
+        in_body: Whether the answer's head was there already; TLS trouble is a broken connection then.
+    """
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ImagekitError):
@@ -30,7 +34,7 @@ def transport_error(error: BaseException, *, what: str, origin: Origin) -> Image
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _untrusted(cause, origin=origin)
-        if isinstance(cause, ssl.SSLError) and (failure := _tls_failure(cause, origin=origin)) is not None:
+        if isinstance(cause, ssl.SSLError) and not in_body and (failure := _tls_failure(cause, origin=origin)) is not None:
             return failure
     return _broken(causes, what=what, origin=origin)
 
@@ -108,12 +112,12 @@ _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO
 
 
 def _tls_failure(cause: ssl.SSLError, *, origin: Origin) -> ImagekitError | None:
-    if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError) or not cause.reason:
+    if type(cause) is not ssl.SSLError:  # its subclasses are broken connections
         return None
     if cause.reason in _NOT_TLS:
         hint = "if it speaks plain http, say so with --plain-http"
         return AccessError(f"{origin.authority} does not speak TLS", reason="TLSUntrusted", hint=hint)
-    words = cause.reason.replace("_", " ").lower()
+    words = (cause.reason or "the handshake failed").replace("_", " ").lower()
     hint = "TLS 1.2 or newer and a certificate without SHA-1 are needed"
     return AccessError(f"no secure connection to {origin.authority}: {words}", reason="TLSUntrusted", hint=hint)
 

@@ -15,9 +15,9 @@ import base64
 import contextlib
 import json
 import re
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -193,10 +193,10 @@ class FaultRegistry(FaultServer):
 
 
 @contextlib.contextmanager
-def fault_registry(*, certificate: Path | None = None, key: Path | None = None) -> Iterator[FaultRegistry]:
+def fault_registry(*, tls: ssl.SSLContext | None = None) -> Iterator[FaultRegistry]:
     """Run a registry on loopback while the context lasts."""
     state = FaultRegistry()
-    with fault_server(state=state, certificate=certificate, key=key):
+    with fault_server(state=state, tls=tls):
         yield state
 
 

@@ -19,7 +19,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 _PIECE_BYTES = 64 * 1024
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
@@ -300,20 +299,17 @@ class _Server(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def fault_server(
-    logic: Logic | None = None, *, state: FaultServer | None = None, certificate: Path | None = None, key: Path | None = None
+    logic: Logic | None = None, *, state: FaultServer | None = None, tls: ssl.SSLContext | None = None
 ) -> Iterator[FaultServer]:
-    """Run a server on loopback while the context lasts; with a certificate it speaks TLS."""
+    """Run a server on loopback while the context lasts; with ``tls`` it speaks https."""
     state = state or FaultServer(logic)
     exchange = type("_BoundExchange", (_Exchange,), {"state": state})
     server = _Server(("127.0.0.1", 0), exchange)
-    scheme = "http"
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        scheme = "https"
+    if tls is not None:
+        # The handshake belongs into the connection's thread: a client that refuses it must not end the others'.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     state.host = f"127.0.0.1:{server.server_address[1]}"
-    state.origin = f"{scheme}://{state.host}"
+    state.origin = f"{'https' if tls is not None else 'http'}://{state.host}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="fault server")
     thread.start()
     try:
