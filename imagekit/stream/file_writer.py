@@ -33,10 +33,10 @@ class FileWriter:
         descriptor: Open for writing; stays the caller's, who may close it at any time.
         is_device: Whether it is a block device.
         capacity_bytes: Largest disk that fits; a device's own size when None.
-        threads: How many write at once.
+        threads: How many write at once; one fills a file as fast as two, which only wait for each other at its lock.
     """
 
-    def __init__(self, descriptor: int, *, is_device: bool, capacity_bytes: int | None, threads: int = 2) -> None:
+    def __init__(self, descriptor: int, *, is_device: bool, capacity_bytes: int | None, threads: int = 1) -> None:
         # Our own: were the caller's closed early, a late write could reach whatever file got its number.
         self._descriptor = os.dup(descriptor)
         self._is_device = is_device

@@ -114,9 +114,7 @@ class _StreamDecoder:
 
     def _keep_unowned(self, window: Window, end: int) -> None:
         if not self.assembly.has_tables_to_come:
-            # Nothing can be named any more. A compressed cluster that began earlier may still be needed.
-            if self.assembly.compressed.next_host >= window.start:
-                self._pending.clear()
+            self._pending.clear()  # nothing in it can be named any more
             return
         for first, after in self.assembly.ownership.unowned(window.start, end):
             self._pending.keep(first, window.cut(first * self._unit_bytes, min(end, after * self._unit_bytes)))
