@@ -22,7 +22,8 @@ from imagekit.base.progress import Progress
 from imagekit.base.units import MIB, TIB, format_size
 from imagekit.compression import open_decompressed
 from imagekit.image import Compression, DiskFormat, ImageInfo
-from imagekit.inspection import inspect_file, require_safe
+from imagekit.inspection import inspect_file, inspect_reader, require_safe
+from imagekit.stream import FileReader
 from registrydisk.access import RegistryAccess
 from registrydisk.disk_blocks import file_blocks, file_samples, stream_blocks
 
@@ -96,14 +97,14 @@ def open_local_disk(
         file_name: What to name it after; the path's own name when empty.
     """
     file_name = file_name or path.name
-    info = inspect_file(path)
+    descriptor = open_regular(path)  # one for looking and reading: what is read is what was found safe
+    stack.callback(os.close, descriptor)
+    info = inspect_reader(FileReader(descriptor))
     require_safe(info, what=str(path))
     if must_convert(info, options):
         converted = _converted(path, info, options=options, progress=progress, stack=stack)
-        ending = _ENDINGS[converted.info.format][0]
-        return replace(converted, name=name_in_image(file_name.split(".", 1)[0] + ending, converted.info.format))
-    descriptor = open_regular(path)
-    stack.callback(os.close, descriptor)
+        stem = _without_compression(file_name).rpartition(".")[0]
+        return replace(converted, name=name_in_image(stem + _ENDINGS[converted.info.format][0], converted.info.format))
     if info.compression is not Compression.NONE:
         return _compressed(file_name, descriptor, info, progress=progress)
     size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
@@ -125,13 +126,17 @@ def must_convert(info: ImageInfo, options: DiskOptions) -> bool:
 
 def name_in_image(file_name: str, disk_format: DiskFormat) -> str:
     """Return the file's name for the image: its own without a compression's ending, when that fits the format."""
-    name = file_name
-    for ending in _COMPRESSION_ENDINGS:
-        name = name.removesuffix(ending)
+    name = _without_compression(file_name)
     endings = _ENDINGS[disk_format]
     if _PLAIN_NAME.fullmatch(name) and name.endswith(endings):
         return name
     return f"disk{endings[0]}"
+
+
+def _without_compression(file_name: str) -> str:
+    for ending in _COMPRESSION_ENDINGS:
+        file_name = file_name.removesuffix(ending)
+    return file_name
 
 
 @dataclass(slots=True)

@@ -127,11 +127,11 @@ def test_compressed_disks_are_unpacked_on_the_way(qcow2: Path, ending: str, comp
 
 @pytest.mark.process
 def test_other_formats_are_converted_and_leave_nothing_behind(tmp_path: Path) -> None:
-    disk, scratch = tmp_path / "windows.vmdk", tmp_path / "scratch"
+    disk, scratch = tmp_path / "windows-11.2.vmdk", tmp_path / "scratch"
     scratch.mkdir()
     disk.write_bytes(vmdk_image())
     built, _ = _build(disk, scratch=scratch)
-    assert (built.disk_path, built.disk_format) == ("/disk/windows.qcow2", DiskFormat.QCOW2)
+    assert (built.disk_path, built.disk_format) == ("/disk/windows-11.2.qcow2", DiskFormat.QCOW2)
     assert not list(scratch.iterdir())
 
 
