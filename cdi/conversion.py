@@ -84,8 +84,7 @@ def _convert(filling: Filling, info: ImageInfo, *, descriptor: int, target: Path
 def _convert_for_device(filling: Filling, info: ImageInfo, *, descriptor: int) -> None:
     """qemu-img would not hold back what makes a disk recognisable; so it writes a file, and we the device."""
     path = filling.target.conversion_path
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+    path.unlink(missing_ok=True)
     converted = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         _convert(filling, info, descriptor=descriptor, target=path)
@@ -94,7 +93,7 @@ def _convert_for_device(filling: Filling, info: ImageInfo, *, descriptor: int) -
             writer.finish()
     finally:
         os.close(converted)
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _require_capacity(filling: Filling, disk_size_bytes: int) -> None:

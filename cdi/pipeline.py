@@ -33,6 +33,13 @@ def run_import(job: ImportJob, *, access: RegistryAccess, progress: Progress, cl
         VerificationError: What came is not what was promised.
         NetworkError: The source could not be reached, for longer than a retry helps.
     """
+    try:
+        return _run(job, access=access, progress=progress, clock=clock)
+    except OSError as error:
+        raise translate_os_error(error, doing=f"import into {job.target}") from error
+
+
+def _run(job: ImportJob, *, access: RegistryAccess, progress: Progress, clock: Clock) -> ImportResult:
     started = clock.monotonic()
     checksum = parse_checksum(job.checksum) if job.checksum else None
     scratch = Path(job.scratch) if job.scratch else None
@@ -48,10 +55,7 @@ def run_import(job: ImportJob, *, access: RegistryAccess, progress: Progress, cl
         for note in plan.notes:
             progress.note(note)
         filling = Filling(plan=plan, job=job, source=probed, target=target, meter=meter, progress=progress, clock=clock)
-        try:
-            filled = fill(filling)
-        except OSError as error:
-            raise translate_os_error(error, doing=f"write {target.path}") from error
+        filled = fill(filling)
         seconds = clock.monotonic() - started
         return ImportResult(
             source=opened.name,

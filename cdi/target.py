@@ -187,11 +187,17 @@ class _FileTarget:
         return os.fstat(self.descriptor).st_blocks * 512
 
     def require_not(self, source_descriptor: int) -> None:
-        """The source has a name of its own, or is replaced only when it was read."""
+        if os.path.samestat(os.fstat(source_descriptor), os.fstat(self.descriptor)):
+            raise UsageError(f"{self.conversion_path} cannot be imported: it is what is written", hint="rename it first")
 
     def prepare(self, *, keep: bool) -> None:
-        if not keep:
-            os.ftruncate(self.descriptor, 0)
+        if keep:
+            return
+        assert self.journal is not None
+        # The journal first, durably: what it says must never be believed of the bytes that come now.
+        self.journal.remove()
+        os.fsync(self._directory)
+        os.ftruncate(self.descriptor, 0)
 
     def publish(self) -> None:
         self._require_replaceable()

@@ -25,6 +25,10 @@ def run_worker(job_path: Path, report_path: Path, *, access: RegistryAccess, pro
     except ImagekitError as error:
         write_file(report_path, ImportReport(failure=ImportFailure.of(error)).to_json())
         raise
+    except Exception as error:  # whoever waits for the report must hear of our own mistakes too
+        mistake = ImagekitError(f"{type(error).__name__}: {error}", reason="Internal")
+        write_file(report_path, ImportReport(failure=ImportFailure.of(mistake)).to_json())
+        raise
     write_file(report_path, report.to_json())
     return report
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cdi.sources.base import CountedReader, CountedStream, OnBytes, OpenedSource, SequentialStream
-from imagekit.base.errors import NotFoundError
+from imagekit.base.errors import NotFoundError, VerificationError
 from imagekit.base.files import open_regular
 from imagekit.stream import FileReader
 
@@ -29,6 +29,7 @@ def open_file_source(path: Path, *, on_bytes: OnBytes) -> Iterator[OpenedSource]
         hint = "an image in a registry is written docker://registry/name:tag, a download https://…"
         raise NotFoundError(error.message, hint=hint) from error
     try:
+        identity = _identity(descriptor)
         reader = CountedReader(FileReader(descriptor), on_bytes)
         yield OpenedSource(
             name=str(path),
@@ -37,7 +38,8 @@ def open_file_source(path: Path, *, on_bytes: OnBytes) -> Iterator[OpenedSource]
             fetch_bytes=reader.size_bytes,
             reader=reader,
             descriptor=descriptor,
-            identity=_identity(descriptor),
+            identity=identity,
+            verify=lambda: _require_unchanged(path, descriptor, identity),
         )
     finally:
         os.close(descriptor)
@@ -56,6 +58,15 @@ class _DescriptorStream:
 
     def read(self, size_bytes: int, /) -> bytes:
         return os.read(self._descriptor, size_bytes)
+
+
+def _require_unchanged(path: Path, descriptor: int, identity: str) -> None:
+    if _identity(descriptor) != identity:
+        raise VerificationError(
+            f"{path} was written to while it was imported",
+            reason="SourceChanged",
+            hint="end what writes it, a running machine perhaps, and import it again",
+        )
 
 
 def _identity(descriptor: int) -> str:

@@ -24,6 +24,7 @@ from imagekit.base.progress import SilentProgress
 from imagekit.base.units import MIB
 from imagekit.image import Compression, DiskFormat
 from registrydisk.access import RegistryAccess
+from tests.cdi.interruptions import BreakingProgress
 from tests.cdi.layouts import layer, special, write_layout
 from tests.support.images import (
     iso_image,
@@ -86,7 +87,7 @@ def test_formats_and_compressions(
 
 @settings(max_examples=25, deadline=None)
 @given(
-    pieces=st.lists(st.tuples(st.integers(0, 15), st.binary(min_size=1, max_size=300)), max_size=6),
+    pieces=st.lists(st.tuples(st.integers(1, 15), st.binary(min_size=1, max_size=300)), max_size=6),
     tail=st.integers(0, 700),
     asked_kib=st.integers(0, 2048),
 )
@@ -313,6 +314,27 @@ def test_what_cannot_be_meant(volume: Path, source: str, options: dict[str, obje
     with pytest.raises(error) as caught:
         import_disk(source, volume, **options)
     assert caught.value.hint or caught.value.message
+    assert os.listdir(volume) == []
+
+
+def test_the_partial_file_is_no_source_of_its_own_disk(volume: Path) -> None:
+    partial = file_of(volume, DISK, ".disk.img.partial")
+    with pytest.raises(UsageError):
+        import_disk(partial, volume)
+    assert partial.read_bytes() == DISK
+
+
+def test_a_file_that_is_written_meanwhile_is_not_published(tmp_path: Path, volume: Path) -> None:
+    source = file_of(tmp_path, DISK)
+
+    class Meddling(BreakingProgress):
+        def fail(self) -> None:
+            os.utime(source, ns=(1, 1))
+
+    job = ImportJob(source=str(source), target=str(volume))
+    with pytest.raises(VerificationError) as caught:
+        run_import(job, access=RegistryAccess(), progress=Meddling(len(DISK) // 2))
+    assert caught.value.reason == "SourceChanged"
     assert os.listdir(volume) == []
 
 

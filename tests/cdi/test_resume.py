@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -147,9 +148,23 @@ def test_another_partial_file_begins_anew(job: ImportJob, tmp_path: Path) -> Non
     assert (Path(job.target) / "disk.img").read_bytes() == expected(job, tmp_path)
 
 
-def test_a_stream_begins_anew_and_leaves_nothing(job: ImportJob, tmp_path: Path) -> None:
-    import hashlib
+@pytest.mark.process
+def test_the_journal_of_one_way_is_not_believed_of_what_another_way_wrote(job: ImportJob, tmp_path: Path) -> None:
+    interrupted(job, at_share=0.6)
+    checked = replace(job, checksum=hashlib.sha256(Path(job.source).read_bytes()).hexdigest())
+    child = os.fork()
+    if child == 0:
+        try:
+            run(checked, KillingProgress(5 * MIB))  # a stream, which keeps no journal
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert run(job).resumed_bytes == 0
+    assert names(Path(job.target)) == ["disk.img"]
+    assert (Path(job.target) / "disk.img").read_bytes() == expected(job, tmp_path)
 
+
+def test_a_stream_begins_anew_and_leaves_nothing(job: ImportJob, tmp_path: Path) -> None:
     checked = replace(job, checksum=hashlib.sha256(Path(job.source).read_bytes()).hexdigest())
     with pytest.raises(KeyboardInterrupt):
         run(checked, BreakingProgress(10 * MIB, KeyboardInterrupt()))
