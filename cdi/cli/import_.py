@@ -35,7 +35,7 @@ def _parse_size(_context: click.Context, _parameter: click.Parameter, value: str
 @output_option
 @progress_option
 def import_(source: str, target: str, *, access: RegistryAccess, output: str, progress: Progress, **options: Any) -> None:
-    r"""Import the disk at SOURCE into TARGET, as a raw disk, verified before it appears.
+    """Import the disk at SOURCE into TARGET, as a raw disk, verified before it appears.
 
     SOURCE is docker://REF, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, docker-daemon:REF, an http(s) URL, a
     file, or - for standard input; TARGET a directory (disk.img in it), a file, or a block device. qcow2, raw and ISO

@@ -18,7 +18,7 @@ from registrydisk.cli.options import access_options
 @access_options
 @progress_option
 def worker(job: Path, report: Path, *, access: RegistryAccess, progress: Progress) -> None:
-    r"""Run the import JOB, a JSON document, and leave its REPORT, also when it failed.
+    """Run the import JOB, a JSON document, and leave its REPORT, also when it failed.
 
     JOB has the keys source and target, and any of platform, checksum, sizeBytes, overwrite, preallocate, thin, resume
     and scratch, which mean what the options of `cdi import` mean. REPORT has either result or failure.
