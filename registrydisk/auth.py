@@ -22,7 +22,7 @@ from registrydisk.credentials import FoundCredential
 from registrydisk.http import HttpRequest, HttpSession
 from registrydisk.manifest import parse_document
 from registrydisk.origin import Origin
-from registrydisk.realm import address_check, check_realm
+from registrydisk.realm import check_realm, realm_address_check
 
 _CLIENT_ID = "imagekit"
 _LARGEST_TOKEN_BYTES = MIB
@@ -61,6 +61,7 @@ class Authenticator:
         self._on_note = on_note
         self._session: HttpSession | None = None
         self._found: FoundCredential | None = None
+        self._refused: FoundCredential | None = None
         self._is_found = False
         self._challenge: Challenge | None = None
         self._tokens: dict[Scopes, _Token] = {}
@@ -98,14 +99,18 @@ class Authenticator:
             self._challenge = chosen
             self._tokens.pop(scopes, None)
 
-    def forsake_credential(self) -> bool:
-        """Go on without stored credentials that the registry refused; return whether there were any."""
+    def forsake_credential(self, scopes: Scopes) -> bool:
+        """Go on without stored credentials that the registry refused; return whether that makes sense.
+
+        A public image can be read without any; nothing can be written, and what the user gave is never left out.
+        """
         with self._lock:
             found = self._credential()
-            if found is None or found.is_explicit:
+            is_reading = all(scope.endswith(":pull") for scope in scopes)
+            if found is None or found.is_explicit or not is_reading:
                 return False
             self._on_note(f"the credentials for {self._registry.authority} from {found.place} were refused; going on without them")
-            self._found = None
+            self._found, self._refused = None, found
             self._tokens.clear()
             return True
 
@@ -120,10 +125,10 @@ class Authenticator:
     @property
     def hint(self) -> str:
         """What to do when the registry refuses us."""
-        found = self._found
+        found = self._found or self._refused
         if found is None:
             return f"no credentials were found for it; log in with `registrydisk login {self._registry.authority}`, or give --creds"
-        return f"the credentials from {found.place} were used; log in again with `registrydisk login {self._registry.authority}`"
+        return f"the credentials from {found.place} were refused; log in again with `registrydisk login {self._registry.authority}`"
 
     def _credential(self) -> FoundCredential | None:
         if not self._is_found:
@@ -144,7 +149,7 @@ class Authenticator:
         found = self._credential()
         request = _token_request(challenge, scopes, credential=found.credential if found else None)
         response = retry(lambda: _answer(session, request), policy=self._access.limits.retry, clock=self._access.clock)
-        if response[0] in _CREDENTIAL_REFUSED and self.forsake_credential():
+        if response[0] in _CREDENTIAL_REFUSED and self.forsake_credential(scopes):
             return self._fetch(challenge, scopes)
         if response[0] != 200:
             error = AccessError(
@@ -159,7 +164,7 @@ class Authenticator:
     def _token_session(self, origin: Origin) -> HttpSession:
         if self._session is None:
             is_trusted = origin.authority in self._access.token_hosts or origin.host in self._access.token_hosts
-            check = None if is_trusted else address_check(self._registry)
+            check = None if is_trusted else realm_address_check(self._registry)
             self._session = HttpSession(access=self._access, named=self._registry, check_address=check)
         return self._session
 

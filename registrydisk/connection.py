@@ -58,7 +58,7 @@ class OriginAdapter(HTTPAdapter):
         self._install(manager)
         return manager
 
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+    def cert_verify(self, *arguments: Any, **options: Any) -> None:
         """Leave trust to the TLS context alone: requests would add its own bundle to it."""
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:

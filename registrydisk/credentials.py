@@ -52,7 +52,7 @@ def find_credential(name: str, *, access: RegistryAccess, search: CredentialSear
         return FoundCredential(credential=access.credential, place="the command line", is_explicit=True)
     for path in credential_files(access):
         if (document := _read_document(path, search)) is not None:
-            found = _find_in_document(document, name, path, access, search)
+            found = _find_in_document(document, name, path=path, access=access, search=search)
             if found is not None:
                 return found
     return None
@@ -127,19 +127,19 @@ def _read_document(path: Path, search: CredentialSearch) -> dict[str, Any] | Non
 
 
 def _find_in_document(
-    document: dict[str, Any], name: str, path: Path, access: RegistryAccess, search: CredentialSearch
+    document: dict[str, Any], name: str, *, path: Path, access: RegistryAccess, search: CredentialSearch
 ) -> FoundCredential | None:
     entries = _normalised(document.get("auths"))
     helpers = _mapping(document.get("credHelpers"))
     general = document.get("credsStore")
     for key in _candidates(name):
         for stored in _stored_names(key):
-            if isinstance(helper := helpers.get(stored), str) and (credential := _ask(helper, key, access, search)):
+            if isinstance(helper := helpers.get(stored), str) and (credential := _ask(helper, key, access=access, search=search)):
                 return FoundCredential(credential=credential, place=f"the helper {helper}")
         if credential := _decode_entry(entries.get(key)):
             return FoundCredential(credential=credential, place=str(path))
     registry = name.partition("/")[0]
-    if isinstance(general, str) and general and (credential := _ask(general, registry, access, search)):
+    if isinstance(general, str) and general and (credential := _ask(general, registry, access=access, search=search)):
         return FoundCredential(credential=credential, place=f"the helper {general}")
     return None
 
@@ -196,7 +196,7 @@ def _credential(username: str, password: str) -> Credential | None:
     return Credential(username=username, password=password) if username and password else None
 
 
-def _ask(helper: str, key: str, access: RegistryAccess, search: CredentialSearch) -> Credential | None:
+def _ask(helper: str, key: str, *, access: RegistryAccess, search: CredentialSearch) -> Credential | None:
     """Ask docker-credential-``helper``; docker's library speaks its protocol."""
     from docker.credentials import Store, StoreError  # slow to import, and seldom needed
 

@@ -83,8 +83,8 @@ class Endpoint:
             return response
         refusal = response.refusal(clock=self.access.clock, hiding=authenticator.known_secrets())
         if isinstance(refusal, AccessError):
-            is_read = request.method in ("GET", "HEAD")
-            if is_read and authenticator.forsake_credential():
+            is_ours = Origin.of(response.url) == self.origin  # and not the storage that it redirects to
+            if is_ours and request.method in ("GET", "HEAD") and authenticator.forsake_credential(scopes):
                 return self.send_once(request, scopes=scopes, accepted=accepted, follows=follows)
             refusal.hint = self._access_hint(authenticator)
         raise refusal
@@ -109,7 +109,7 @@ class Endpoint:
         if response.status != 401 or not is_ours:
             return response
         with contextlib.ExitStack() as cleanup:
-            cleanup.callback(response.close)
+            cleanup.callback(response.discard)
             authenticator.challenge(response.headers.get("WWW-Authenticate", ""), scopes)
             if not _is_replayable(request.body):
                 cleanup.pop_all()
@@ -166,7 +166,7 @@ class Endpoint:
 def _for_mirror(access: RegistryAccess) -> RegistryAccess:
     """Return what holds for a mirror: what the user said is about the registry that was named, and others wait behind it."""
     limits = replace(access.limits, retry=replace(access.limits.retry, attempts=_MIRROR_ATTEMPTS))
-    return replace(access, credential=None, is_insecure=False, certificate_directory=None, limits=limits)
+    return replace(access, credential=None, is_insecure=False, certificate_directory=None, token_hosts=(), limits=limits)
 
 
 def _may_fall_back(error: ImagekitError) -> bool:

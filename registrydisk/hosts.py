@@ -111,18 +111,24 @@ def _hosts_toml(reference: ImageReference, named: RegistryHost, *, access: Regis
     for directory in (base / reference.registry, base / "_default"):
         document = _read_toml(directory / "hosts.toml")
         if document is not None:
-            mirrors = [_toml_host(url, _table(entry), directory, named) for url, entry in _table(document.get("host")).items()]
+            mirrors = [
+                _toml_host(url, _table(entry), directory=directory, named=named)
+                for url, entry in _table(document.get("host")).items()
+            ]
             server = document.get("server")
             own = named
             if isinstance(server, str) and server and directory.name != "_default":
                 own = replace(
-                    _toml_host(server, document, directory, named), is_named=True, name=named.name, capabilities=_EVERYTHING
+                    _toml_host(server, document, directory=directory, named=named),
+                    is_named=True,
+                    name=named.name,
+                    capabilities=_EVERYTHING,
                 )
             return (*mirrors, own)
     return None
 
 
-def _toml_host(url: str, entry: dict[str, Any], directory: Path, named: RegistryHost) -> RegistryHost:
+def _toml_host(url: str, entry: dict[str, Any], *, directory: Path, named: RegistryHost) -> RegistryHost:
     parts = urlsplit(url if "://" in url else f"https://{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"{directory / 'hosts.toml'} names a host that is no address: {url!r}")

@@ -6,6 +6,7 @@ without them, also when it leads back. Nothing is decoded, no cookie is kept, ``
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,16 +17,18 @@ from requests.structures import CaseInsensitiveDict
 
 from imagekit.base.clock import Clock
 from imagekit.base.errors import AccessError, ImagekitError, NetworkError
-from imagekit.base.units import MIB
+from imagekit.base.units import KIB, MIB
 from registrydisk.access import HttpLimits, RegistryAccess
 from registrydisk.certificates import Trust, find_trust, tls_context
 from registrydisk.connection import ConnectionRules, OriginAdapter
 from registrydisk.http_failures import FOREIGN_ERRORS, redact, status_error, transport_error
 from registrydisk.origin import Origin, printable_url, redirect_target
+from registrydisk.privacy import Privacy, address_check
 from registrydisk.proxies import proxy_for
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _LARGEST_ERROR_BYTES = MIB
+_WORTH_READING_BYTES = 64 * KIB
 _USER_AGENT = "imagekit"
 
 
@@ -145,6 +148,14 @@ class HttpResponse:
         error.args = (error.message,)
         return error
 
+    def discard(self) -> None:
+        """Close, after reading a short rest: the connection can be used again then."""
+        length = self.content_length
+        with contextlib.suppress(ImagekitError):
+            if length is not None and length <= _WORTH_READING_BYTES:
+                self.read_all(most_bytes=_WORTH_READING_BYTES)
+        self.close()
+
     def close(self) -> None:
         """Give back the connection; one with an unread body is closed for good."""
         raw = self._response.raw
@@ -159,7 +170,8 @@ class HttpSession:
     Args:
         named: The origin that the user named; ``--insecure`` and ``--cert-dir`` are meant for its host alone.
         trusts: What configuration files say of single origins.
-        check_address: Called with each peer's numeric address; raises to refuse it.
+        check_address: Called with each peer's numeric address; raises to refuse it. When omitted, other hosts than the
+            named one may not be on loopback or link-local addresses, unless the named one is there, too.
     """
 
     def __init__(
@@ -196,7 +208,7 @@ class HttpSession:
             if not follows or request.method not in ("GET", "HEAD") or response.status not in _REDIRECTS:
                 return response
             location = response.headers.get("Location")
-            response.close()
+            response.discard()
             request = redirected(request, redirect_target(request.url, location, hops=hops))
             hops += 1
 
@@ -240,9 +252,8 @@ class HttpSession:
         trust = self._trusts.get(origin) or find_trust(origin, access=self.access, is_named=is_named)
         if trust.is_unverified:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)  # the user asked for it by name
-        rules = ConnectionRules(
-            connect_seconds=limits.connect_seconds, answer_seconds=limits.answer_seconds, check_address=self._check_address
-        )
+        check = self._check_address or (None if is_named else _redirect_address_check(self._named))
+        rules = ConnectionRules(connect_seconds=limits.connect_seconds, answer_seconds=limits.answer_seconds, check_address=check)
         tls = tls_context(trust) if origin.scheme == "https" else None
         return OriginAdapter(rules=rules, tls=tls), trust
 
@@ -252,6 +263,14 @@ class HttpSession:
             adapter, _ = self._adapters.pop(origin, (None, None))
         if adapter is not None:
             adapter.close()
+
+
+def _redirect_address_check(named: Origin) -> Callable[[str], None]:
+    def refusal(address: str) -> AccessError:
+        message = f"{named.authority} redirects to {address}, which is inside this machine or its network"
+        return AccessError(message, reason="RedirectRefused", hint="name that address yourself if it is meant")
+
+    return address_check(named.host, refused=frozenset({Privacy.LOOPBACK, Privacy.LINK_LOCAL}), refusal=refusal)
 
 
 def redirected(request: HttpRequest, url: str) -> HttpRequest:

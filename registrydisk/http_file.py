@@ -26,7 +26,7 @@ from registrydisk.access import Credential, RegistryAccess
 from registrydisk.auth import basic_authorization
 from registrydisk.http import HttpRequest, HttpResponse, HttpSession
 from registrydisk.origin import Origin, printable_url
-from registrydisk.resume import ResumingReader, parse_content_range, range_headers, strong_entity_tag
+from registrydisk.resume import ResumingReader, parse_content_range, range_headers, validator_of
 
 _RANGE_ANSWERED = frozenset({200, 206})
 _READ_AHEAD_BYTES = MIB
@@ -80,15 +80,13 @@ class HttpFile:
         Raises:
             NetworkError: The server cannot be reached.
         """
-        access = self._session.access
         reader = ResumingReader(
             self._open_at,
             what=self.what,
-            limits=access.limits,
-            clock=access.clock,
+            access=self._session.access,
             offset_bytes=offset_bytes,
             size_bytes=self.known_size_bytes,
-            entity_tag=self.etag,
+            validator=self.validator,
             on_note=self._on_note,
         )
         reader.open()
@@ -134,15 +132,16 @@ class HttpFile:
             found = None
         self.supports_range = found is not None
         self.known_size_bytes = found[2] if found is not None else response.content_length
-        self.etag = strong_entity_tag(response)
+        self.validator = validator_of(response)
+        self.etag = self.validator if self.validator.startswith('"') else ""
         self.last_modified = response.headers.get("Last-Modified", "")
         self._probe = response
 
-    def _open_at(self, offset_bytes: int, entity_tag: str) -> HttpResponse:
+    def _open_at(self, offset_bytes: int, validator: str) -> HttpResponse:
         if offset_bytes == 0 and self._probe is not None:
             probe, self._probe = self._probe, None
             return probe
-        headers = range_headers(offset_bytes, entity_tag, size_bytes=self.known_size_bytes) if self.supports_range else {}
+        headers = range_headers(offset_bytes, validator, size_bytes=self.known_size_bytes) if self.supports_range else {}
         return self._ask(headers, accepted=_RANGE_ANSWERED | {416})
 
     def _send(self, *, range_first: bool) -> HttpResponse:
@@ -156,11 +155,11 @@ class HttpFile:
         return response
 
     def _fetch(self, offset_bytes: int, size_bytes: int) -> bytes:
-        headers = {"Range": f"bytes={offset_bytes}-{offset_bytes + size_bytes - 1}"}
-        response = self._ask(headers | ({"If-Range": self.etag} if self.etag else {}))
+        condition = {"If-Range": self.validator} if self.validator else {}
+        response = self._ask({"Range": f"bytes={offset_bytes}-{offset_bytes + size_bytes - 1}", **condition})
         found = parse_content_range(response.headers.get("Content-Range", ""))
-        tag = strong_entity_tag(response)
-        if self.etag and tag and tag != self.etag:
+        validator = validator_of(response)
+        if self.validator and validator and validator != self.validator:
             response.close()
             raise VerificationError(f"{self.what} changed while it was read", reason="SourceChanged", temporary=True)
         if response.status != 206 or found is None or found[:2] != (offset_bytes, offset_bytes + size_bytes - 1):

@@ -8,12 +8,11 @@ address, checked on the connection itself, must not be more private than the reg
 from __future__ import annotations
 
 import ipaddress
-import socket
 from collections.abc import Callable, Sequence
-from enum import IntEnum
 
 from imagekit.base.errors import AccessError, UsageError
 from registrydisk.origin import Origin
+from registrydisk.privacy import Privacy, address_check
 
 # Registries whose token service is on another domain, as their documentation says.
 _KNOWN_TOKEN_HOSTS = {
@@ -33,15 +32,6 @@ _SHARED_SUFFIXES = frozenset(
 _SECOND_LEVELS = frozenset(
     {"ac", "co", "com", "edu", "go", "gob", "gov", "gv", "ltd", "mil", "ne", "net", "nom", "or", "org", "plc", "sch"}
 )
-
-
-class Privacy(IntEnum):
-    """How far an address is from the public network."""
-
-    PUBLIC = 0
-    PRIVATE = 1
-    LOOPBACK = 2
-    LINK_LOCAL = 3
 
 
 def check_realm(realm: str, *, registry: Origin, token_hosts: Sequence[str] = ()) -> Origin:
@@ -70,33 +60,11 @@ def check_realm(realm: str, *, registry: Origin, token_hosts: Sequence[str] = ()
     return origin
 
 
-def address_check(registry: Origin, *, resolve: Callable[[str], Sequence[str]] | None = None) -> Callable[[str], None]:
-    """Return a check of the address that a token service turned out to have.
-
-    The check raises AccessError (RealmRefused) for a loopback, link-local or private address, unless the registry
-    itself has one of that kind.
-    """
-
-    def check(address: str) -> None:
-        privacy = privacy_of(address)
-        if privacy is Privacy.PUBLIC:
-            return
-        if privacy not in {privacy_of(known) for known in (resolve or _resolve)(registry.host)}:
-            raise _refused(address, registry, "that address is inside a private network and the registry is not")
-
-    return check
-
-
-def privacy_of(address: str) -> Privacy:
-    """Return how private the numeric ``address`` is."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    if parsed.is_link_local:
-        return Privacy.LINK_LOCAL
-    if parsed.is_loopback or parsed.is_unspecified:
-        return Privacy.LOOPBACK
-    return Privacy.PUBLIC if parsed.is_global else Privacy.PRIVATE
+def realm_address_check(registry: Origin) -> Callable[[str], None]:
+    """Return a check of the address that a token service turned out to have; it raises AccessError (RealmRefused)."""
+    why = "that address is inside a private network and the registry is not"
+    refused = frozenset({Privacy.PRIVATE, Privacy.LOOPBACK, Privacy.LINK_LOCAL})
+    return address_check(registry.host, refused=refused, refusal=lambda address: _refused(address, registry, why))
 
 
 def registrable_domain(host: str) -> str:
@@ -124,13 +92,6 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _resolve(host: str) -> list[str]:
-    try:
-        return [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-    except OSError:
-        return []
 
 
 def _refused(realm: str, registry: Origin, why: str) -> AccessError:

@@ -19,7 +19,8 @@ from registrydisk.pagination import read_pages
 from registrydisk.reference import ImageReference
 from registrydisk.resume import ResumingReader, range_headers
 from registrydisk.store import BlobReader, BlobWriter
-from registrydisk.upload import BlobUpload, UploadSession, check_digest
+from registrydisk.upload import BlobUpload
+from registrydisk.upload_session import UploadSession, check_digest
 
 _MANIFEST_ACCEPT = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
 _BODY = frozenset({200, 206, 416})
@@ -60,20 +61,18 @@ class RemoteSource:
     def _open_blob(self, endpoint: Endpoint, descriptor: Descriptor, offset_bytes: int) -> BlobReader:
         url = endpoint.url(f"blobs/{descriptor.digest}")
 
-        def open_at(offset: int, entity_tag: str) -> HttpResponse:
+        def open_at(offset: int, validator: str) -> HttpResponse:
             # The registry is asked again each time: the place it redirects to may have expired meanwhile.
-            request = HttpRequest(
-                method="GET", url=url, headers=range_headers(offset, entity_tag, size_bytes=descriptor.size_bytes)
-            )
+            request = HttpRequest(method="GET", url=url, headers=range_headers(offset, validator, size_bytes=descriptor.size_bytes))
             return endpoint.send_once(request, scopes=endpoint.pull_scopes(), accepted=_BODY)
 
         reader = ResumingReader(
             open_at,
             what=f"blob {str(descriptor.digest)[:19]}",
-            limits=endpoint.access.limits,
-            clock=endpoint.access.clock,
+            access=endpoint.access,
             offset_bytes=offset_bytes,
             size_bytes=descriptor.size_bytes,
+            is_content_addressed=True,
             on_note=self._progress.note,
         )
         reader.open()

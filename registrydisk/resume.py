@@ -10,10 +10,9 @@ import re
 import zlib
 from collections.abc import Callable
 
-from imagekit.base.clock import Clock
 from imagekit.base.errors import ImagekitError, NetworkError, VerificationError
 from imagekit.base.units import MIB, format_duration, format_size
-from registrydisk.access import HttpLimits
+from registrydisk.access import RegistryAccess
 from registrydisk.http import HttpResponse
 
 _CONTENT_RANGE = re.compile(r"bytes (?P<first>\d{1,19})-(?P<last>\d{1,19})/(?P<total>\d{1,19}|\*)")
@@ -37,10 +36,11 @@ class ResumingReader:
     """Reads one body; a ByteStream and a BlobReader.
 
     Args:
-        open_at: Asks for the body from an offset on; its second argument is the entity tag for If-Range, or empty.
+        open_at: Asks for the body from an offset on; its second argument is the validator for If-Range, or empty.
             An offset of 0 asks without Range.
         size_bytes: The whole body's length when it is known for sure; checked against what the server says.
-        entity_tag: The strong entity tag that the body must have, when an earlier answer said it.
+        validator: What an earlier answer said of the body's version (``validator_of``), and this one must say, too.
+        is_content_addressed: The caller checks a digest over everything, so that versions need no other proof.
         on_note: Told in one line when a connection broke and the reading goes on.
     """
 
@@ -49,19 +49,20 @@ class ResumingReader:
         open_at: OpenAt,
         *,
         what: str,
-        limits: HttpLimits,
-        clock: Clock,
+        access: RegistryAccess,
         offset_bytes: int = 0,
         size_bytes: int | None = None,
-        entity_tag: str = "",
+        validator: str = "",
+        is_content_addressed: bool = False,
         on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._open_at = open_at
         self._what = what
-        self._limits = limits
-        self._clock = clock
+        self._limits = access.limits
+        self._clock = access.clock
         self._size_bytes = size_bytes
-        self._entity_tag = entity_tag
+        self._validator = validator
+        self._is_content_addressed = is_content_addressed
         self._on_note = on_note
         self._start_bytes = self._offset_bytes = offset_bytes
         self._checksum = zlib.crc32(b"")  # of what was delivered: a restarted body must begin with the same bytes
@@ -127,13 +128,14 @@ class ResumingReader:
     def _deliver(self, chunk: bytes) -> None:
         self._fetched_bytes += len(chunk)
         self._offset_bytes += len(chunk)
-        self._checksum = zlib.crc32(chunk, self._checksum)
+        if not self._is_content_addressed:
+            self._checksum = zlib.crc32(chunk, self._checksum)
 
     def _is_at_end(self) -> bool:
         return self._is_closed or (self._size_bytes is not None and self._offset_bytes >= self._size_bytes)
 
     def _open(self) -> None:
-        response = self._open_at(self._offset_bytes if self._has_ranges else 0, self._entity_tag)
+        response = self._open_at(self._offset_bytes if self._has_ranges else 0, self._validator)
         try:
             self._check_identity(response)
             self._place(response)
@@ -143,10 +145,12 @@ class ResumingReader:
         self._response = response
 
     def _check_identity(self, response: HttpResponse) -> None:
-        tag = strong_entity_tag(response)
-        if self._entity_tag and tag and tag != self._entity_tag:
-            raise self._changed("it has another ETag")
-        self._entity_tag = self._entity_tag or tag
+        if self._is_content_addressed or response.status not in (200, 206):
+            return
+        validator = validator_of(response)
+        if self._validator and validator and validator != self._validator:
+            raise self._changed("it has another version")
+        self._validator = self._validator or validator
 
     def _place(self, response: HttpResponse) -> None:
         """Bring ``response`` to the current offset, and remember where it will end."""
@@ -180,7 +184,7 @@ class ResumingReader:
             chunk = response.read(min(MIB, boundary - position))
             if not chunk:
                 raise NetworkError(f"{self._what} ended while it was skipped to its place", reason="ConnectionReset")
-            if position >= self._start_bytes:
+            if position >= self._start_bytes and not self._is_content_addressed:
                 checksum = zlib.crc32(chunk, checksum)
             position += len(chunk)
             self._fetched_bytes += len(chunk)
@@ -214,19 +218,21 @@ class ResumingReader:
         self._clock.sleep(delay_seconds)
 
 
-def strong_entity_tag(response: HttpResponse) -> str:
-    """Return the answer's ETag when it is fit for If-Range, else an empty text."""
+def validator_of(response: HttpResponse) -> str:
+    """Return what names the version of an answer's body, fit for If-Range: a strong ETag, else the time of change."""
     tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') and tag.endswith('"') and len(tag) < 1024 else ""
+    if tag.startswith('"') and tag.endswith('"') and len(tag) < 1024:
+        return tag
+    return "" if tag else response.headers.get("Last-Modified", "")[:100]
 
 
-def range_headers(offset_bytes: int, entity_tag: str, *, size_bytes: int | None) -> dict[str, str]:
+def range_headers(offset_bytes: int, validator: str, *, size_bytes: int | None) -> dict[str, str]:
     """Return the request headers for a body from ``offset_bytes`` on; a closed range where the end is known.
 
     Some registries refuse open ranges.
     """
     if not offset_bytes:
         return {}
-    condition = {"If-Range": entity_tag} if entity_tag else {}
+    condition = {"If-Range": validator} if validator else {}
     last = "" if size_bytes is None else str(size_bytes - 1)
     return {"Range": f"bytes={offset_bytes}-{last}", **condition}

@@ -5,133 +5,30 @@
   16 MiB are kept, so that a registry which refuses this form, or breaks early, costs nothing.
 - A registry that wants chunks gets PATCHes with Content-Range; after a broken one it is asked how far it came.
 
-Memory stays below 24 MiB whatever the blob's size. (distribution-spec 1.1, "Pushing blobs".)
+Memory stays below 32 MiB whatever the blob's size. (distribution-spec 1.1, "Pushing blobs".)
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Protocol
-from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from imagekit.base.errors import AccessError, ImagekitError, NetworkError, VerificationError
 from imagekit.base.retry import retry
-from imagekit.base.units import KIB, MIB
+from imagekit.base.units import MIB
 from registrydisk.auth import Scopes
 from registrydisk.digest import Digest
 from registrydisk.endpoint import Endpoint
 from registrydisk.http import HttpRequest, HttpResponse
-from registrydisk.origin import redirect_target
+from registrydisk.upload_session import OCTETS, Pieces, UploadSession
 from registrydisk.upload_stream import StreamedBody
 
 _HELD_BYTES = 4 * MIB
 _KEPT_BYTES = 16 * MIB
+_WRITTEN_BYTES = MIB
 _CHUNK_BYTES = 4 * MIB  # the most that the strictest large registry takes in one PATCH
 _LARGEST_CHUNK_BYTES = 32 * MIB
-_PIECE_BYTES = 256 * KIB
-_OCTETS = {"Content-Type": "application/octet-stream"}
-_STARTED = frozenset({202})
 _PATCHED = frozenset({201, 202, 204})
-_COMMITTED = frozenset({201, 202, 204})
-
-
-class Pieces:
-    """A body in memory that is sent in pieces, so that the time limit of one send holds for a piece."""
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-
-    def __len__(self) -> int:
-        return len(self._content)
-
-    def __iter__(self) -> Iterator[bytes]:
-        view = memoryview(self._content)
-        for start in range(0, len(view), _PIECE_BYTES):
-            yield bytes(view[start : start + _PIECE_BYTES])
-
-
-class UploadSession:
-    """One upload at the registry: where it is to be sent next, and who we are there."""
-
-    def __init__(self, endpoint: Endpoint, *, scopes: Scopes) -> None:
-        self.endpoint = endpoint
-        self.scopes = scopes
-        self.smallest_chunk_bytes = 0
-        self._location = ""
-
-    def start(self) -> None:
-        """Begin the upload.
-
-        Raises:
-            AccessError: We may not write there.
-        """
-        request = HttpRequest(method="POST", url=self.endpoint.url("blobs/uploads/"), body=b"")
-        self.adopt(self.endpoint.send(request, scopes=self.scopes, accepted=_STARTED))
-
-    def adopt(self, response: HttpResponse) -> None:
-        """Go on where the answer says, and close it."""
-        response.close()
-        minimum = response.headers.get("OCI-Chunk-Min-Length", "")
-        if minimum.isdecimal() and len(minimum) < 12:
-            self.smallest_chunk_bytes = int(minimum)
-        location = response.headers.get("Location")
-        if location is None and self._location:
-            return
-        self._location = redirect_target(response.url, location, hops=0)
-
-    def url(self, digest: Digest | None = None) -> str:
-        """Return where to send to, or where to commit as ``digest``; what the registry put into the query is kept."""
-        if digest is None:
-            return self._location
-        parts = urlsplit(self._location)
-        query = "&".join(filter(None, (parts.query, urlencode({"digest": str(digest)}))))
-        return urlunsplit(parts._replace(query=query))
-
-    def received_bytes(self) -> int | None:
-        """Ask how many bytes the registry has; None when it does not say."""
-        request = HttpRequest(method="GET", url=self._location)
-        response = self.endpoint.send(request, scopes=self.scopes, accepted=frozenset({204, 200}), follows=False)
-        self.adopt(response)
-        first, dash, last = response.headers.get("Range", "").removeprefix("bytes=").partition("-")
-        if not dash or first != "0" or not last.isdecimal() or len(last) > 19:
-            return None
-        return int(last) + 1
-
-    def commit(self, digest: Digest, body: Pieces | None = None) -> None:
-        """Make the blob exist.
-
-        Raises:
-            VerificationError: The registry computed another digest.
-        """
-        limits = self.endpoint.access.limits
-        request = HttpRequest(
-            method="PUT",
-            url=self.url(digest),
-            headers=_OCTETS,
-            body=body if body is not None and len(body) else b"",
-            answer_seconds=limits.commit_seconds,
-        )
-        try:
-            response = self.endpoint.send_once(request, scopes=self.scopes, accepted=_COMMITTED)
-        except ImagekitError as error:
-            raise self._commit_failure(error, digest) from error
-        response.close()
-        check_digest(response, digest)
-
-    def cancel(self) -> None:
-        """Tell the registry to forget the upload; it forgets by itself in time if this fails."""
-        if self._location:
-            location, self._location = self._location, ""
-            with contextlib.suppress(ImagekitError):
-                request = HttpRequest(method="DELETE", url=location)
-                self.endpoint.send_once(request, scopes=self.scopes, accepted=frozenset(range(200, 600))).close()
-
-    def _commit_failure(self, error: ImagekitError, digest: Digest) -> ImagekitError:
-        if error.reason == "RequestRefused" and "DIGEST_INVALID" in error.message:
-            hint = "the bytes were changed on the way; push again"
-            return VerificationError(f"the registry received other bytes than were sent: {error.message}", hint=hint)
-        return error
 
 
 class Transmission(Protocol):
@@ -171,7 +68,7 @@ class Streamed:
         request = HttpRequest(
             method="PATCH",
             url=session.url(),
-            headers=_OCTETS,
+            headers=OCTETS,
             body=body,
             answer_seconds=session.endpoint.access.limits.commit_seconds,
         )
@@ -228,7 +125,7 @@ class Chunked:
         return received_bytes
 
     def _patch(self, part: bytes, start_bytes: int) -> None:
-        headers = {**_OCTETS, "Content-Range": f"{start_bytes}-{start_bytes + len(part) - 1}"}
+        headers = {**OCTETS, "Content-Range": f"{start_bytes}-{start_bytes + len(part) - 1}"}
         request = HttpRequest(method="PATCH", url=self._session.url(), headers=headers, body=Pieces(part))
         self._session.adopt(self._session.endpoint.send_once(request, scopes=self._session.scopes, accepted=_PATCHED))
 
@@ -265,18 +162,9 @@ class BlobUpload:
         Raises:
             NetworkError: The upload broke; the blob must be sent from its beginning.
         """
-        piece = bytes(data)
-        if not piece:
-            return
-        self._written_bytes += len(piece)
-        if self._kept is not None:
-            self._kept.append(piece)
-        if self._transmission is not None:
-            self._guarded(lambda transmission: transmission.send(piece))
-        elif self._written_bytes > _HELD_BYTES:
-            self._transmit()
-        if self._written_bytes > _KEPT_BYTES:
-            self._kept = None
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), _WRITTEN_BYTES):
+            self._write_piece(bytes(view[start : start + _WRITTEN_BYTES]))
 
     def commit(self, digest: Digest) -> None:
         """Make the blob exist under ``digest``.
@@ -306,6 +194,17 @@ class BlobUpload:
             self._transmission.stop()
         self._session.cancel()
 
+    def _write_piece(self, piece: bytes) -> None:
+        self._written_bytes += len(piece)
+        if self._kept is not None:
+            self._kept.append(piece)
+        if self._transmission is not None:
+            self._guarded(lambda transmission: transmission.send(piece))
+        elif self._written_bytes > _HELD_BYTES:
+            self._transmit()
+        if self._written_bytes > _KEPT_BYTES:
+            self._kept = None
+
     def _transmit(self) -> None:
         """Begin to send, and send what was held back."""
         kept = list(self._kept or ())
@@ -331,7 +230,7 @@ class BlobUpload:
             is_expired = error.reason == "Unauthorized"
             if not isinstance(self._transmission, Streamed) or (isinstance(error, AccessError) and not is_expired):
                 raise
-            if not error.temporary and not is_expired:
+            if not is_expired:  # refused or broken: chunks are what both cases need
                 self._chunked_hosts.add(self._session.endpoint.host.authority)
             if self._kept is None:
                 raise _lost(error) from error
@@ -375,13 +274,6 @@ class BlobUpload:
                     raise
 
         retry(attempt, policy=endpoint.access.limits.retry, clock=endpoint.access.clock, on_retry=endpoint.note_retry)
-
-
-def check_digest(response: HttpResponse, digest: Digest) -> None:
-    """Raise VerificationError when the answer names another digest of the same algorithm."""
-    told = response.headers.get("Docker-Content-Digest", "")
-    if told and told.partition(":")[0] == digest.algorithm and told != str(digest):
-        raise VerificationError(f"{response.what}: the registry computed {told[:150]!r}, we computed {digest}")
 
 
 def _lost(error: ImagekitError) -> NetworkError:

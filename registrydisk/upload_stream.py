@@ -11,6 +11,7 @@ from registrydisk.http import HttpResponse
 
 _QUEUED_PIECES = 4
 _POLL_SECONDS = 0.5
+_STOP_TRIES = 10
 
 
 class _StoppedError(Exception):
@@ -50,9 +51,11 @@ class StreamedBody:
         return self._response
 
     def stop(self) -> None:
-        """End the request without an answer; safe to call twice."""
+        """End the request without an answer; safe to call twice. A send that hangs is left to its own time limit."""
         self._is_stopped = True
-        while self._thread.is_alive():
+        for _ in range(_STOP_TRIES):
+            if not self._thread.is_alive():
+                break
             try:
                 self._pieces.put_nowait(None)
             except queue.Full:

@@ -18,7 +18,7 @@ from registrydisk.origin import Origin
 from tests.registrydisk.remote_access import CANARY, NotedProgress, patient, source, target
 from tests.support.fake_clock import FakeClock
 from tests.support.fault_registry import PASSWORD, USER, FaultRegistry, fault_registry
-from tests.support.fault_server import body, fault_server, redirect, status
+from tests.support.fault_server import body, fault_server, none, redirect, status
 
 pytestmark = pytest.mark.network
 
@@ -112,6 +112,29 @@ def test_credentials_of_the_command_line_are_never_left_out(faulty: FaultRegistr
     assert len(faulty.seen("GET /token")) == 1
 
 
+def test_stored_credentials_are_not_given_up_where_something_is_written(faulty: FaultRegistry, tmp_path: Path) -> None:
+    faulty.demand = "basic"
+    path = auth_file(tmp_path / "auth.json", faulty, CANARY)
+    faulty.always("HEAD ", status(403))
+    with closing(target(faulty, auth_file=path)) as image:
+        assert not image.has_blob(Digest.of(b"layer"))
+        writer = image.open_blob_writer()
+        writer.write(b"blob")
+        writer.commit(Digest.of(b"blob"))
+    assert Digest.of(b"blob") in faulty.blobs
+
+
+def test_stored_credentials_are_not_given_up_for_what_the_storage_says(faulty: FaultRegistry, tmp_path: Path) -> None:
+    faulty.demand = "basic"
+    path = auth_file(tmp_path / "auth.json", faulty, CANARY)
+    with fault_server() as storage, closing(source(faulty, auth_file=path)) as image:
+        storage.always("GET ", status(403))
+        faulty.script("GET .*/manifests/v1", none, redirect(f"{storage.origin}/expired"))
+        with pytest.raises(AccessError):
+            image.read_manifest()
+        image.read_manifest()
+
+
 def test_the_error_names_what_was_looked_at(faulty: FaultRegistry, tmp_path: Path) -> None:
     faulty.demand = "basic"
     (tmp_path / ".docker").mkdir()
@@ -166,7 +189,7 @@ def test_f17_a_realm_that_turns_out_to_be_inside_is_refused_on_the_connection() 
         )
         with closing(authenticator), pytest.MonkeyPatch.context() as patch:
             patch.setattr("registrydisk.auth.check_realm", lambda realm, **_: Origin.of(realm))
-            patch.setattr("registrydisk.realm._resolve", lambda host: ["93.184.216.34"])
+            patch.setattr("registrydisk.privacy._resolve", lambda host: ["93.184.216.34"])
             authenticator.challenge(f'Bearer realm="http://127.0.0.1:{port}/token"', ("repository:a:pull",))
             with pytest.raises(AccessError) as caught:
                 authenticator.secrets(("repository:a:pull",))

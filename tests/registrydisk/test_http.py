@@ -95,6 +95,24 @@ def test_a_redirect_to_something_else_is_refused(server: FaultServer, location: 
 
 
 @pytest.mark.network
+def test_a_server_outside_cannot_redirect_into_this_machine(server: FaultServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("registrydisk.privacy._resolve", lambda host: ["93.184.216.34"])
+    named = Origin("https", "registry.example.com", 443)
+    with HttpSession(access=patient(), named=named) as session, pytest.raises(AccessError) as caught:
+        session.send(HttpRequest(method="GET", url=f"{server.origin}/file"))
+    assert caught.value.reason == "RedirectRefused"
+    assert server.seen() == []
+
+
+@pytest.mark.network
+def test_a_short_body_that_nobody_wants_does_not_cost_a_connection(server: FaultServer) -> None:
+    server.script("GET /file", redirect("/other"))
+    server.put_file("/other", b"moved")
+    get(server)
+    assert len(server.connections) == 1
+
+
+@pytest.mark.network
 @pytest.mark.parametrize(
     ("code", "kind", "reason"),
     [

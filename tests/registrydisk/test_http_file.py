@@ -124,6 +124,35 @@ def test_a_file_that_changes_meanwhile_is_found_out(server: FaultServer) -> None
 
 
 @pytest.mark.network
+def test_f14_a_file_without_a_version_must_begin_with_the_same_bytes(server: FaultServer) -> None:
+    server.file_headers = {"ETag": 'W/"weak"'}
+    server.script("GET ", together(ignore_range(), drop_after(MIB)), ignore_range())
+    with open_http(f"{server.origin}/disk.img", access=patient()) as file:
+        stream = file.open()
+        stream.read(1000)
+        server.put_file("/disk.img", CONTENT[::-1])
+        with pytest.raises(VerificationError) as caught:
+            list(iter(lambda: stream.read(MIB), b""))
+        stream.close()
+    assert caught.value.reason == "SourceChanged"
+
+
+@pytest.mark.network
+def test_the_time_of_change_is_a_version_when_there_is_no_etag(server: FaultServer) -> None:
+    server.file_headers = {"ETag": "", "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
+    server.script("GET ", drop_after(MIB))
+    with open_http(f"{server.origin}/disk.img", access=patient()) as file:
+        assert file.etag == ""
+        stream = file.open()
+        stream.read(1000)
+        server.file_headers = {"ETag": "", "Last-Modified": "Fri, 02 Jan 2026 00:00:00 GMT"}
+        with pytest.raises(VerificationError):
+            list(iter(lambda: stream.read(MIB), b""))
+        stream.close()
+    assert server.seen()[1].headers["if-range"] == "Thu, 01 Jan 2026 00:00:00 GMT"
+
+
+@pytest.mark.network
 def test_any_place_can_be_read_and_small_reads_are_gathered(server: FaultServer) -> None:
     chance = random.Random(1)
     with open_http(f"{server.origin}/disk.img", access=patient()) as file:
