@@ -6,13 +6,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
 
 from imagekit.base.errors import AccessError, ImagekitError, NetworkError, NotFoundError
 from imagekit.base.units import MIB
-from registrydisk.access import RegistryAccess
+from registrydisk.access import HttpLimits, RegistryAccess
 from registrydisk.http import HttpRequest, HttpResponse, HttpSession, StallWatch
 from registrydisk.http_failures import parse_retry_after
 from registrydisk.origin import Origin
@@ -215,6 +216,19 @@ def test_f21_a_head_that_trickles_is_cut_off() -> None:
     assert caught.value.reason == "Stalled"
 
 
+@pytest.mark.network
+def test_f21_a_handshake_that_trickles_is_cut_off() -> None:
+    record = b"\x16\x03\x03\x3f\xff" + bytes(1000)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        origin = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        access = replace(patient(), limits=HttpLimits(connect_seconds=0.5))
+        with _trickling(listener, record), HttpSession(access=access, named=Origin.of(origin)) as session:
+            request = HttpRequest(method="GET", url=f"{origin}/")
+            with pytest.raises(NetworkError) as caught:
+                session.send(request)
+    assert caught.value.reason == "Stalled"
+
+
 def test_f21_a_trickling_body_is_called_stalled_and_a_slow_reader_is_not() -> None:
     clock = FakeClock()
     access = patient(clock=clock, stall_seconds=60)
@@ -277,15 +291,17 @@ def test_a_proxy_is_used_and_gets_no_secret_of_an_https_request(server: FaultSer
 
 
 @contextmanager
-def _trickling(listener: socket.socket) -> Iterator[None]:
-    """Be a peer that sends a byte of its answer's head every 50 ms."""
+def _trickling(listener: socket.socket, head: bytes = b"H" * 1000) -> Iterator[None]:
+    """Be a peer that sends a byte of ``head`` every 50 ms."""
     ended = threading.Event()
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection, suppress(OSError):
-            while not ended.wait(0.05):
-                connection.sendall(b"H")
+            for value in head:
+                if ended.wait(0.05):
+                    return
+                connection.sendall(bytes([value]))
 
     thread = threading.Thread(target=serve)
     thread.start()
