@@ -10,6 +10,15 @@ from pathlib import Path
 
 from tests.rules.sources import ROOT
 
+# A program starts with the memory of whoever started it on its account (getrusage(2) counts across execve), so a small
+# process must be the one, and not the tests' own.
+_MEASURE = """
+import os, sys
+pid = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+with open(sys.argv[1], "w") as file:
+    print(os.waitstatus_to_exitcode(status), usage.ru_maxrss, usage.ru_oublock, file=file)
+"""
 MODULES = {"imagekit": "imagekit", "registrydisk": "registrydisk", "cdi": "cdi", "virt-launcher": "launcher"}
 
 
@@ -37,15 +46,19 @@ def command_environment() -> dict[str, str]:
 def run_measured(scratch: Path, program: str, *arguments: str) -> Ended:
     """Run a command to its end and measure it; its output passes through files in ``scratch``."""
     with (scratch / "stdout").open("wb") as stdout, (scratch / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(
-            command_line(program, *arguments), env=command_environment(), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr
+        subprocess.run(
+            [sys.executable, "-ISc", _MEASURE, str(scratch / "usage"), *command_line(program, *arguments)],
+            env=command_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            check=True,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+    exit_code, resident_kib, written_blocks = map(int, (scratch / "usage").read_text().split())
     return Ended(
-        exit_code=process.returncode,
+        exit_code=exit_code,
         stdout=(scratch / "stdout").read_text(),
         stderr=(scratch / "stderr").read_text(),
-        resident_bytes=usage.ru_maxrss * 1024,
-        written_bytes=usage.ru_oublock * 512,
+        resident_bytes=resident_kib * 1024,
+        written_bytes=written_blocks * 512,
     )

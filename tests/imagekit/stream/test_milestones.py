@@ -12,8 +12,8 @@ from imagekit.stream import decode_random
 from tests.support.images import BytesReader, qcow2_image
 
 SOURCE = random.Random(2)
-DISK = b"".join(SOURCE.randbytes(MIB) if number % 3 else bytes(MIB) for number in range(24))
-SOFT_DISK = b"".join(SOURCE.randbytes(500) + bytes(524) for _ in range(16 * 1024))
+DISK = b"".join(SOURCE.randbytes(MIB) if number % 3 else bytes(MIB) for number in range(12))
+SOFT_DISK = b"".join(SOURCE.randbytes(500) + bytes(524) for _ in range(8 * 1024))
 IMAGES = {
     "raw": (DiskFormat.RAW, DISK, DISK),
     "qcow2": (DiskFormat.QCOW2, DISK, qcow2_image(DISK)),
@@ -41,7 +41,7 @@ class MemoryWriter:
 
 
 class AllMilestones:
-    """Hears of every milestone, and what the writer had by then."""
+    """Hears of every milestone, and keeps what the writer had by then."""
 
     def __init__(self, writer: MemoryWriter, *, start_bytes: int = 0) -> None:
         self.start_bytes = start_bytes
