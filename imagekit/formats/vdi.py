@@ -59,8 +59,7 @@ def read_vdi(reader: RandomReader, head: bytes) -> FormatFacts:
 
 def _count_blocks(reader: RandomReader, header: _Header) -> tuple[int, tuple[Finding, ...]]:
     table = read_table(reader, offset_bytes=header.map_offset_bytes, entries=header.blocks, entry_bytes=4, byte_order="little")
-    spacing_bytes = header.block_bytes + header.extra_bytes
-    starts = (header.data_offset_bytes + block * spacing_bytes for block in table if block < _FIRST_UNUSED_BLOCK)
+    starts = (header.data_offset_bytes + block * header.block_bytes for block in table if block < _FIRST_UNUSED_BLOCK)
     return count_blocks(starts, spacing_bytes=header.block_bytes, file_size_bytes=reader.size_bytes)
 
 
@@ -96,6 +95,9 @@ def _header_findings(header: _Header, *, file_size_bytes: int) -> list[Finding]:
         found.append(Finding(rule="backing-file", message="it names a parent image"))
     if header.sector_bytes != 512:
         found.append(Finding(rule="vdi-sectors", message=f"its sectors have {header.sector_bytes} bytes, not 512"))
+    if header.extra_bytes:
+        # Some readers skip these bytes and others do not.
+        found.append(Finding(rule="vdi-blocks", message=f"each of its blocks has {header.extra_bytes} extra bytes"))
     if header.virtual_size_bytes == 0:
         found.append(Finding(rule="virtual-size", message="its virtual size is 0"))
     if header.blocks * header.block_bytes < header.virtual_size_bytes:

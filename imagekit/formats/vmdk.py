@@ -31,6 +31,7 @@ _MOST_DESCRIPTOR_BYTES = 20 * KIB
 _MOST_DIRECTORY_BYTES = 4 * MIB
 _MOST_TABLE_BYTES = 256 * MIB  # 4 TiB of data in 64 KiB grains
 _MOST_VIRTUAL_BYTES = 64 * TIB
+_MOST_GRAIN_SECTORS = 1 << 12  # a reader holds several compressed grains in memory, whole
 
 _EXTENT = re.compile(
     r"(?P<access>RW|RDONLY|NOACCESS)\s+(?P<sectors>\d+)\s+(?P<kind>\w+)(?:\s+\"(?P<name>[^\"]*)\"(?:\s+\d+)?)?\s*", re.IGNORECASE
@@ -109,7 +110,7 @@ def _parse_header(content: bytes) -> _Header:
         raise unreadable(f"VMDK version {version} is not 1, 2 or 3")
     if line_ends[1:] != _LINE_ENDS:
         raise unreadable("the line ends in the VMDK header were changed: it was sent as text")
-    if not 1 <= grain <= 1 << 21 or grain & (grain - 1) or not 1 <= entries <= 512:
+    if not 1 <= grain <= _MOST_GRAIN_SECTORS or grain & (grain - 1) or not 1 <= entries <= 512:
         raise unreadable(f"VMDK grains of {grain} sectors, {entries} to a table, make no sense")
     return _Header(
         version=version,
@@ -128,7 +129,8 @@ def _read_descriptor(reader: RandomReader, header: _Header) -> str:
     size_bytes = header.descriptor_sectors * _SECTOR_BYTES
     if header.descriptor_sector != 1 or not 0 < size_bytes <= _MOST_DESCRIPTOR_BYTES:
         return ""
-    content = reader.read_at(_SECTOR_BYTES, size_bytes)
+    # Readers go on to the first NUL, whatever the header says of the length.
+    content = reader.read_at(_SECTOR_BYTES, _MOST_DESCRIPTOR_BYTES)
     return content.partition(b"\0")[0].decode("ascii", "replace")
 
 

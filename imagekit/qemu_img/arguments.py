@@ -2,7 +2,8 @@
 
 An image is always named by a ``json:`` block-device description that we write, with its format and the driver ``file``
 or ``host_device`` in it: nothing is probed, a name cannot be taken for a protocol (``nbd:…``) or for options, and
-``"backing": null`` keeps a chain from being followed whatever the header says. Option names: qemu-img(1).
+what the image says of itself is not followed: no chain of backing files, no other size than the inspector told. Option
+names: qemu-img(1), and ``blockdev-add`` in QEMU's QMP reference.
 """
 
 from __future__ import annotations
@@ -23,6 +24,16 @@ _TARGET_OPTIONS: Mapping[DiskFormat, Mapping[str, str]] = MappingProxyType(
         DiskFormat.VHD: {"subformat": "dynamic", "force_size": "on"},
         DiskFormat.VHDX: {"subformat": "dynamic"},
         DiskFormat.VMDK: {"subformat": "monolithicSparse"},
+    }
+)
+
+
+_SOURCE_OPTIONS: Mapping[DiskFormat, Mapping[str, str | None]] = MappingProxyType(
+    {
+        DiskFormat.QCOW2: {"backing": None},
+        DiskFormat.VMDK: {"backing": None},
+        # By the name of the program that made it, a VHD's size would be guessed from its geometry.
+        DiskFormat.VHD: {"force_size_calc": "current_size"},
     }
 )
 
@@ -50,8 +61,7 @@ class ImageFile:
         path = absolute(self.path)
         protocol = "host_device" if self.is_device else "file"
         node: dict[str, object] = {"driver": self.format.driver, "file": {"driver": protocol, "filename": path}}
-        if self.format is DiskFormat.QCOW2:
-            node["backing"] = None
+        node |= _SOURCE_OPTIONS.get(self.format, {})
         return "json:" + json.dumps(node, separators=(",", ":"))
 
 

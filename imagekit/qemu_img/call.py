@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from imagekit.base.errors import ImagekitError, NoSpaceError, ToolError
+from imagekit.base.errors import AccessError, ImagekitError, NoSpaceError, ToolError
 from imagekit.base.process import Completed, ProcessLimits, run
 from imagekit.base.progress import Progress
 from imagekit.base.units import GIB, MIB
@@ -54,7 +54,13 @@ _CHECK_CORRUPT, _CHECK_LEAKS, _CHECK_UNSUPPORTED = 2, 3, 63
 _ENDINGS = (
     (r": No space left on device$", NoSpaceError, "", "free some space there, or choose another place"),
     (r": Disk quota exceeded$", NoSpaceError, "", "free some of the quota, or choose another place"),
-    (r": File too large$", NoSpaceError, "TooLarge", "the image grew beyond what its disk can need; it may be broken"),
+    (
+        r": File too large$",
+        NoSpaceError,
+        "TooLarge",
+        "choose a place for larger files; an image that needs more than its disk can is broken",
+    ),
+    (r": (Permission denied|Read-only file system)$", AccessError, "Forbidden", "look at the owner and the mode of the file"),
     (r"^Is another process using the image", ImagekitError, "InUse", "shut the virtual machine down that uses the image"),
 )
 
@@ -150,7 +156,7 @@ def create(target: Path, *, target_format: DiskFormat, size_bytes: int, options:
     argv = create_arguments(target, target_format=target_format, size_bytes=size_bytes, options=options)
     is_filling = options.preallocation == "full"
     limits = ProcessLimits(timeout_seconds=3600 + size_bytes / _SLOWEST_BYTES_PER_SECOND) if is_filling else QUESTION_LIMITS
-    _call(argv, purpose=f"create {target}", limits=limits)
+    _call(argv, purpose=f"create {target.name}", limits=limits)
     _sync(target)
 
 

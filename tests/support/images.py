@@ -269,10 +269,10 @@ def vmdk_image(disk: bytes | None = None, *, descriptor: bytes | None = None, **
     return bytes(image)
 
 
-def vhd_footer(size_bytes: int, *, kind: int, data_offset: int = 0xFFFF_FFFF_FFFF_FFFF) -> bytes:
-    """Return a VHD footer with a checksum that holds."""
+def vhd_footer(size_bytes: int, *, kind: int, data_offset: int = 0xFFFF_FFFF_FFFF_FFFF, creator: bytes = b"win ") -> bytes:
+    """Return a VHD footer with a checksum that holds; its geometry is that of whole cylinders."""
     geometry = struct.pack(">HBB", min(65535, size_bytes // (16 * 63 * 512)), 16, 63)
-    fields = (b"conectix", 2, 0x10000, data_offset, 0, b"win ", 0x50003, b"Wi2k", size_bytes, size_bytes, geometry, kind)
+    fields = (b"conectix", 2, 0x10000, data_offset, 0, creator, 0x50003, b"Wi2k", size_bytes, size_bytes, geometry, kind)
     footer = struct.pack(">8sIIQI4sI4sQQ4sI", *fields).ljust(512, b"\0")
     return poke(footer, 64, (~sum(footer) & 0xFFFF_FFFF).to_bytes(4, "big"))
 

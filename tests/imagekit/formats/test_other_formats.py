@@ -85,6 +85,7 @@ def test_sound_images(
         (described('RW 2048 SPARSE "disk.vmdk"', 'ddb.comment = "\xe9"'), "vmdk-descriptor"),
         (described(parent="12345678"), "backing-file"),
         (described('RW 2048 SPARSE "disk.vmdk"', 'parentFileNameHint="/etc/passwd"'), "backing-file"),
+        (poke(described('RW 2048 SPARSE "disk.vmdk"', "#" * 400, 'parentFileNameHint="x"'), 36, b"\1"), "backing-file"),
         (images.vmdk_image(descriptor_sector=2), "vmdk-descriptor"),
         (images.vmdk_image(descriptor_sector=0), "vmdk-descriptor"),
         (images.vmdk_image(capacity=0), "virtual-size"),
@@ -135,6 +136,7 @@ def test_vhd_blocks_cannot_be_used_twice() -> None:
 @pytest.mark.parametrize(
     ("image", "rule"),
     [
+        (poke(VDI, 0x17C, b"\1"), "vdi-blocks"),
         (images.vdi_image(kind=3), "vdi-subformat"),
         (images.vdi_image(kind=4), "vdi-subformat"),
         (images.vdi_image(parent=bytes([1]) * 16), "backing-file"),
@@ -177,6 +179,7 @@ def test_vhdx_needs_only_one_of_its_two_headers_and_tables() -> None:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
+        (images.vmdk_image(grain_sectors=1 << 13), "grains of 8192 sectors"),
         (poke(VMDK, 4, b"\x09"), "VMDK version 9"),
         (poke(VMDK, 73, b"\r\n"), "sent as text"),
         (images.vmdk_image(grain_sectors=0), "grains of 0 sectors"),

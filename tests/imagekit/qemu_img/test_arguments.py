@@ -31,7 +31,8 @@ SHARED = ImageFile(path=Path("/disks/a.vmdk"), format=DiskFormat.VMDK, is_shared
 PLAIN = TargetOptions()
 A_QCOW2 = 'json:{"driver":"qcow2","file":{"driver":"file","filename":"/disks/a.qcow2"},"backing":null}'
 A_RAW = 'json:{"driver":"raw","file":{"driver":"file","filename":"/disks/a.img"}}'
-A_VMDK = 'json:{"driver":"vmdk","file":{"driver":"file","filename":"/disks/a.vmdk"}}'
+A_VMDK = 'json:{"driver":"vmdk","file":{"driver":"file","filename":"/disks/a.vmdk"},"backing":null}'
+A_VHD = 'json:{"driver":"vpc","file":{"driver":"file","filename":"/disks/a.vhd"},"force_size_calc":"current_size"}'
 TARGET = Path("/disks/b")
 
 
@@ -74,6 +75,10 @@ GOLDEN = {
     "shrink": (resize_arguments(QCOW2, size_bytes=512, is_shrinking=True), f"resize -q --shrink -f qcow2 {A_QCOW2} 512"),
     "check": (check_arguments(QCOW2), f"check --output=json -f qcow2 {A_QCOW2}"),
     "repair": (check_arguments(QCOW2, repair="leaks"), f"check --output=json -r leaks -f qcow2 {A_QCOW2}"),
+    "check a vhd": (
+        check_arguments(ImageFile(path=Path("/disks/a.vhd"), format=DiskFormat.VHD)),
+        f"check --output=json -f vpc {A_VHD}",
+    ),
     "map": (map_arguments(QCOW2), f"map --output=json -f qcow2 {A_QCOW2}"),
     "measure": (
         measure_arguments(RAW, target_format=DiskFormat.QCOW2, options=PLAIN),

@@ -16,9 +16,10 @@ from imagekit.base.process import ProcessLimits, run
 from imagekit.base.progress import Phase, SilentProgress
 from imagekit.base.units import MIB, TIB
 from imagekit.image import DiskFormat
+from imagekit.inspection import inspect_file
 from imagekit.qemu_img import CheckReport, ImageFile, TargetOptions
 from imagekit.qemu_img.call import QUESTION_LIMITS, long_limits
-from tests.support import qemu
+from tests.support import images, qemu
 
 pytestmark = pytest.mark.process
 SILENT = SilentProgress()
@@ -70,6 +71,26 @@ def test_a_backing_file_is_never_read(raw: Path, tmp_path: Path) -> None:
     assert not any(extent.has_data for extent in qemu_img.read_map(image))
     qemu_img.convert(image, target, target_format=DiskFormat.RAW, size_bytes=4 * MIB, options=PLAIN, progress=SILENT)
     assert target.stat().st_blocks * 512 < 64 * 1024, "nothing came through from the backing file"
+
+
+def test_a_parent_that_a_vmdk_hints_at_is_never_read(tmp_path: Path) -> None:
+    """The inspector refuses such an image; this is the second lock on the door."""
+    (tmp_path / "parent.vmdk").write_bytes(images.vmdk_image())
+    hint = images.vmdk_descriptor(2048) + f'parentFileNameHint="{tmp_path}/parent.vmdk"'.encode()
+    (tmp_path / "child.vmdk").write_bytes(images.vmdk_image(bytes(MIB), descriptor=hint))
+    image, target = ImageFile(path=tmp_path / "child.vmdk", format=DiskFormat.VMDK), tmp_path / "out.img"
+    qemu_img.convert(image, target, target_format=DiskFormat.RAW, size_bytes=MIB, options=PLAIN, progress=SILENT)
+    assert target.read_bytes() == bytes(MIB)
+
+
+@pytest.mark.parametrize("creator", [b"win ", b"vpc ", b"odd "])
+def test_a_vhd_has_the_size_that_the_inspector_tells(creator: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "disk.vhd"
+    path.write_bytes(images.sample_disk() + images.vhd_footer(MIB, kind=2, creator=creator))
+    found = inspect_file(path)
+    assert found.is_safe
+    facts = qemu_img.read_facts(ImageFile(path=path, format=found.format))
+    assert facts.virtual_size_bytes == found.virtual_size_bytes == MIB
 
 
 def test_a_missing_backing_file_is_not_missed(raw: Path, tmp_path: Path) -> None:
