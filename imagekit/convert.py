@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from imagekit import qemu_img
 from imagekit.base.errors import ImageError
-from imagekit.base.files import atomic_file, atomic_path, open_regular, translate_os_error
+from imagekit.base.files import atomic_file, atomic_path, opened_regular, translate_os_error
 from imagekit.base.progress import Progress
 from imagekit.base.readers import RandomReader
 from imagekit.base.units import MIB, format_size
@@ -111,7 +111,7 @@ def _is_streamed(info: ImageInfo, target_format: DiskFormat) -> bool:
 def _decode(source: Path, target: Path, *, info: ImageInfo, progress: Progress) -> None:
     with (
         atomic_file(target) as file,
-        _opened(source) as descriptor,
+        opened_regular(source) as descriptor,
         progress.phase("convert", info.file_size_bytes) as phase,
         FileWriter(file.fileno(), is_device=False, capacity_bytes=None) as writer,
     ):
@@ -154,7 +154,7 @@ def _rewrite(
 
 def _unpack(source: Path, unpacked: BinaryIO, *, info: ImageInfo, progress: Progress) -> None:
     """Decompress ``source``, and hold what came out against the verdict: it is what qemu-img is going to open."""
-    with _opened(source) as descriptor, progress.phase("unpack", info.file_size_bytes) as phase:
+    with opened_regular(source) as descriptor, progress.phase("unpack", info.file_size_bytes) as phase:
         stream = open_decompressed(_CountedStream(descriptor, phase.advance), info.compression)
         room_bytes = info.virtual_size_bytes + info.virtual_size_bytes // 8 + _MOST_OVERHEAD_BYTES
         while chunk := stream.read(_COPY_BYTES):
@@ -174,15 +174,6 @@ def _unpack(source: Path, unpacked: BinaryIO, *, info: ImageInfo, progress: Prog
 def _unnamed_file(target: Path) -> BinaryIO:
     """Return a file beside ``target`` that has no name, so that nothing is left when we are killed."""
     return tempfile.TemporaryFile(dir=target.parent, prefix=f".{target.name}.")
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = open_regular(path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 class _CountedStream:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import assert_never
 
 from imagekit.base.errors import ImageError
-from imagekit.base.files import open_regular, translate_os_error
+from imagekit.base.files import opened_regular, translate_os_error
 from imagekit.base.readers import RandomReader
 from imagekit.compression import detect_compression, open_decompressed
 from imagekit.formats.compressed import DecompressedReader, ReaderStream
@@ -23,6 +23,7 @@ from imagekit.formats.facts import FormatFacts
 from imagekit.formats.iso import read_iso
 from imagekit.formats.partitions import PARTITION_HEAD_BYTES, read_partition_table
 from imagekit.formats.qcow2 import INCOMPATIBLE_DIRTY, Qcow2Header, header_findings, parse_header
+from imagekit.formats.qcow2_bitmaps import bitmap_findings
 from imagekit.formats.qcow2_guest import read_guest
 from imagekit.formats.qcow2_walk import walk_tables
 from imagekit.formats.raw import read_raw
@@ -42,15 +43,13 @@ def inspect_file(path: Path) -> ImageInfo:
         ImageError: It is several formats at once, of a kind that is refused by name, or cannot be read as what it claims to be.
         VerificationError: A compressed file, or a compressed cluster of the disk's first bytes, is damaged.
     """
-    descriptor = open_regular(path)
-    try:
-        status = os.fstat(descriptor)
-        stored_bytes = status.st_blocks * 512 if stat.S_ISREG(status.st_mode) else None
-        return inspect_reader(FileReader(descriptor), stored_bytes=stored_bytes)
-    except OSError as error:
-        raise translate_os_error(error, doing=f"read {path}") from error
-    finally:
-        os.close(descriptor)
+    with opened_regular(path) as descriptor:
+        try:
+            status = os.fstat(descriptor)
+            stored_bytes = status.st_blocks * 512 if stat.S_ISREG(status.st_mode) else None
+            return inspect_reader(FileReader(descriptor), stored_bytes=stored_bytes)
+        except OSError as error:
+            raise translate_os_error(error, doing=f"read {path}") from error
 
 
 def inspect_reader(reader: RandomReader, *, stored_bytes: int | None = None) -> ImageInfo:
@@ -142,6 +141,7 @@ def _disk_start(image_format: DiskFormat, reader: RandomReader, *, facts: Format
 def _read_qcow2(reader: RandomReader, head: bytes) -> FormatFacts:
     header = parse_header(head)
     findings = header_findings(header, file_size_bytes=reader.size_bytes)
+    findings += () if findings else bitmap_findings(header, reader)
     census = None if findings else walk_tables(header, reader)
     return FormatFacts(
         virtual_size_bytes=header.virtual_size_bytes,

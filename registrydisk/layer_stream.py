@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from imagekit.base.errors import ImageError, NoSpaceError
+from imagekit.base.errors import ImageError
 from imagekit.base.units import GIB, format_size
 from imagekit.compression import PeekableStream, detect_compression, open_decompressed
 from imagekit.image import Compression
@@ -54,12 +54,12 @@ class LayerStream:
         """Return the next bytes.
 
         Raises:
-            NoSpaceError: The layer inflates beyond any reason, with reason TooLarge.
+            ImageError: The layer inflates beyond any reason, with reason TooLarge.
         """
         chunk = self._stream.read(size_bytes)
         self._seen_bytes += len(chunk)
         if self._seen_bytes > self._most_bytes:
-            raise NoSpaceError(f"{self._what} inflates to more than {format_size(self._most_bytes)}", reason="TooLarge")
+            raise ImageError(f"{self._what} inflates to more than {format_size(self._most_bytes)}", reason="TooLarge")
         return chunk
 
     def allow(self, size_bytes: int) -> None:

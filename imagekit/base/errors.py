@@ -6,8 +6,8 @@
     ├── AccessError                   4   Unauthorized | Forbidden | TLSUntrusted | RealmRefused | RedirectRefused
     ├── VerificationError             5   DigestMismatch | ChecksumMismatch | SizeMismatch | TruncatedStream
     ├── NetworkError                  6   UpstreamUnavailable | RateLimited | Stalled | ConnectionReset   (temporary)
-    ├── NoSpaceError                  7   NoSpace | TooLarge
-    ├── ImageError                    8   UnsafeImage | UnsupportedFormat | BadManifest | NoDiskInImage | ...
+    ├── NoSpaceError                  7   NoSpace | TooLarge (for the target)
+    ├── ImageError                    8   UnsafeImage | UnsupportedFormat | TooLarge (for a limit of ours) | BadManifest | ...
     ├── PartialError                  9   PartlyFailed
     ├── ToolError                     1   ToolCrashed | ToolFailed | ToolMissing
     └── DeadlineError               124   Timeout

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from imagekit.base.errors import ImagekitError, NoSpaceError, NotFoundError, UsageError
+from imagekit.base.errors import AccessError, ImagekitError, NoSpaceError, NotFoundError, UsageError
 from imagekit.base.units import format_size
 
 
@@ -91,7 +91,7 @@ def _claimed(partial: Path, create: Callable[[], int], *, target: Path) -> int:
             _remove_abandoned(partial, target=target)
             continue
         except FileNotFoundError as error:
-            raise NotFoundError(f"there is no directory {partial.parent}") from error
+            raise NotFoundError(f"there is no directory {partial.parent}", hint="make it first") from error
         except OSError as error:
             raise translate_os_error(error, doing=f"write {target}") from error
         if _is_locked_here(descriptor, partial, target=target):
@@ -142,19 +142,38 @@ def open_regular(path: Path) -> int:
 
     Raises:
         NotFoundError: There is none.
-        UsageError: It is a link, a directory, a pipe or a character device.
+        AccessError: It may not be read.
+        UsageError: It is a link, a directory, a pipe, a socket or a character device.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
-        raise NotFoundError(f"there is no file {path}") from error
+        raise NotFoundError(f"there is no file {path}", hint="check the name and the directory") from error
     except OSError as error:
-        raise UsageError(f"cannot open {path}: {error.strerror}", hint="name the file itself, not a link to it") from error
+        if error.errno == errno.ELOOP:
+            raise UsageError(f"{path} is a symbolic link", hint="name the file itself: links are not followed") from error
+        if error.errno == errno.ENXIO:
+            raise _not_regular(path) from error
+        raise translate_os_error(error, doing=f"open {path}") from error
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
         return descriptor
     os.close(descriptor)
-    raise UsageError(f"{path} is neither a regular file nor a block device")
+    raise _not_regular(path)
+
+
+def _not_regular(path: Path) -> UsageError:
+    return UsageError(f"{path} is neither a regular file nor a block device", hint="name the file with the image")
+
+
+@contextlib.contextmanager
+def opened_regular(path: Path) -> Iterator[int]:
+    """Open like open_regular, and close again."""
+    descriptor = open_regular(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def free_bytes(directory: Path) -> int:
@@ -178,6 +197,8 @@ def translate_os_error(error: OSError, *, doing: str) -> ImagekitError:
     message = f"cannot {doing}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpaceError(message, hint="free some space there, or choose another place")
-    if error.errno == errno.ENOENT:
-        return NotFoundError(message)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotFoundError(message, hint="check the name and the directory")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return AccessError(message, reason="Forbidden", hint="look at the owner and the mode of the file and its directories")
     return ImagekitError(message, reason="IOError" if error.errno == errno.EIO else "")

@@ -8,10 +8,11 @@ import click
 
 from imagekit.base.command import output_option, print_result
 from imagekit.base.errors import ImageError
+from imagekit.cli.options import image_path
 
 
 @click.command("inspect")
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=image_path())
 @output_option
 def inspect(image: Path, output: str) -> None:
     """Show what IMAGE is, and whether it is safe to open; exit code 8 when it is not.

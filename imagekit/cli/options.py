@@ -79,5 +79,5 @@ def target_format_of(target: Path, stated: DiskFormat | None) -> DiskFormat:
 
 
 def image_path() -> click.Path:
-    """Return the parameter type of an image's path; whether it exists is told with exit code 3, later."""
-    return click.Path(path_type=Path)
+    """Return the parameter type of an image's path; whether it exists and may be read is told later, with its own exit code."""
+    return click.Path(readable=False, path_type=Path)

@@ -38,6 +38,7 @@ _EXTENSION_DATA_FILE = 0x44415441
 
 _V2 = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3 = struct.Struct(">QQQII")
+_BITMAPS = struct.Struct(">IIQQ")
 _V2_BYTES = 72
 _V3_BYTES = 104
 _LONGEST_NAME_BYTES = 1023
@@ -121,6 +122,15 @@ class Qcow2Header:
         """Entries that an L1 table for this virtual size has."""
         return -(-self.virtual_size_bytes // self.l2_table_guest_bytes)
 
+    @property
+    def bitmap_directory(self) -> range | None:
+        """Where the directory of persistent bitmaps lies in the file; None without a readable one."""
+        for extension in self.extensions:
+            if extension.kind == _EXTENSION_BITMAPS and len(extension.content) == _BITMAPS.size:
+                _count, _reserved, size_bytes, offset_bytes = _BITMAPS.unpack(extension.content)
+                return range(offset_bytes, offset_bytes + size_bytes)
+        return None
+
     def compressed_range(self, entry: int) -> tuple[int, int]:
         """Return offset and size of the bytes that hold the compressed cluster of an L2 entry; the last sector may be cut."""
         offset_bits = 62 - (self.cluster_bits - 8)
@@ -203,7 +213,8 @@ def _parse_compression_type(head: bytes, header_bytes: int) -> CompressionType:
 
 def _parse_extensions(head: bytes, *, start: int, end: int) -> tuple[HeaderExtension, ...]:
     extensions: list[HeaderExtension] = []
-    while start + 8 <= min(end, len(head)) and len(extensions) <= _MOST_EXTENSIONS:
+    while start + 8 <= end and len(extensions) <= _MOST_EXTENSIONS:
+        _require(start + 8 <= len(head), f"the qcow2 header extensions go on at {start}, further than any reader should follow")
         kind, size_bytes = struct.unpack_from(">II", head, start)
         if kind == _EXTENSION_END:
             break
@@ -267,18 +278,19 @@ def _extension_findings(header: Qcow2Header, file_size_bytes: int | None) -> lis
             found.append(Finding(rule="header-extensions", message=message))
         elif extension.kind == _EXTENSION_ENCRYPTION:
             found.append(Finding(rule="encryption", message="it has an encryption header"))
-        elif extension.kind == _EXTENSION_BITMAPS and not _are_bitmaps_sane(extension, file_size_bytes):
-            found.append(Finding(rule="bitmaps", message="its bitmap directory is too large or outside the file"))
+    kinds = [extension.kind for extension in header.extensions]
+    if _EXTENSION_BITMAPS in kinds and (
+        kinds.count(_EXTENSION_BITMAPS) > 1 or not _is_bitmap_directory_sane(header, file_size_bytes)
+    ):
+        found.append(Finding(rule="bitmaps", message="its bitmap directory is too large, outside the file, or not the only one"))
     return found
 
 
-def _are_bitmaps_sane(extension: HeaderExtension, file_size_bytes: int | None) -> bool:
-    if extension.size_bytes != 24:
+def _is_bitmap_directory_sane(header: Qcow2Header, file_size_bytes: int | None) -> bool:
+    directory = header.bitmap_directory
+    if directory is None or directory.stop - directory.start > MAX_BITMAP_DIRECTORY_BYTES:
         return False
-    _count, _reserved, directory_bytes, offset_bytes = struct.unpack(">IIQQ", extension.content)
-    return directory_bytes <= MAX_BITMAP_DIRECTORY_BYTES and (
-        file_size_bytes is None or offset_bytes + directory_bytes <= file_size_bytes
-    )
+    return file_size_bytes is None or directory.stop <= file_size_bytes
 
 
 def _size_findings(header: Qcow2Header) -> list[Finding]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagekit.base import files
-from imagekit.base.errors import ImagekitError, NoSpaceError, NotFoundError, UsageError
+from imagekit.base.errors import AccessError, ImagekitError, NoSpaceError, NotFoundError, UsageError
 from tests.rules.sources import ROOT
 
 
@@ -139,13 +139,15 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, error in [
         (tmp_path / "missing", NotFoundError),
+        (regular / "below", NotFoundError),
         (tmp_path / "link", UsageError),
         (tmp_path / "pipe", UsageError),
         (tmp_path, UsageError),
         (Path("/dev/zero"), UsageError),
     ]:
-        with pytest.raises(error):
+        with pytest.raises(error) as caught:
             files.open_regular(path)
+        assert caught.value.hint
 
 
 @pytest.mark.network
@@ -171,7 +173,10 @@ def test_missing_space_is_told_with_the_amount(tmp_path: Path) -> None:
         (errno.EDQUOT, NoSpaceError, "NoSpace"),
         (errno.ENOENT, NotFoundError, "NotFound"),
         (errno.EIO, ImagekitError, "IOError"),
-        (errno.EACCES, ImagekitError, "Failed"),
+        (errno.ENOTDIR, NotFoundError, "NotFound"),
+        (errno.EACCES, AccessError, "Forbidden"),
+        (errno.EROFS, AccessError, "Forbidden"),
+        (errno.ENAMETOOLONG, ImagekitError, "Failed"),
     ],
 )
 def test_system_errors_become_ours(number: int, family: type[ImagekitError], reason: str) -> None:

@@ -146,6 +146,21 @@ def test_endless_extensions_are_found() -> None:
     assert rules_of(image) == {"header-extensions"}
 
 
+def test_extensions_beyond_the_bytes_that_are_looked_at_are_refused() -> None:
+    """With large clusters a reader follows them further than we look."""
+    image = images.qcow2_image(cluster_bits=17)
+    filler = images.with_extension(image, 0x11111111, bytes(65536 - 120))
+    with pytest.raises(ImageError, match="go on at 65536"):
+        parse_header(filler[:65536])
+    assert header_findings(parse_header(filler[: 1 << 17]), file_size_bytes=len(filler)) == ()
+
+
+def test_two_bitmap_directories_are_found() -> None:
+    extension = struct.pack(">IIIIQQ", 0x23852875, 24, 1, 0, 32, 65536)
+    assert "bitmaps" in rules_of(images.poke(GOOD, 112, extension * 2))
+    assert "bitmaps" not in rules_of(images.poke(GOOD, 112, extension))
+
+
 def test_subclusters_of_less_than_a_sector_are_found() -> None:
     assert "extended-l2" in rules_of(images.qcow2_image(cluster_bits=12, incompatible_features=16))
 
