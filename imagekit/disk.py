@@ -7,20 +7,22 @@ decompressed, which is always safe, because nothing in it is understood. Any oth
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagekit import qemu_img
 from imagekit.base.errors import ImageError, UsageError
-from imagekit.base.files import atomic_path, open_regular
+from imagekit.base.files import atomic_path, opened_regular
 from imagekit.base.progress import Progress
 from imagekit.base.units import format_size, parse_size
-from imagekit.image import Compression, DiskFormat, ImageInfo
+from imagekit.formats.partitions import PARTITION_HEAD_BYTES, read_partition_table
+from imagekit.image import Compression, DiskFormat, ImageInfo, Partition
 from imagekit.inspection import inspect_file, require_safe
 from imagekit.qemu_img import CheckReport, Comparison, ImageFile, Measurement, TargetOptions
+from imagekit.stream import FileReader
 
 _SECTOR_BYTES = 512
+_DISK_SIZE_LIMIT_BYTES = 1 << 63  # offsets in files are signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,12 +87,16 @@ def image_file(path: Path, info: ImageInfo, *, is_shared: bool = False) -> Image
 
 def create_disk(target: Path, *, target_format: DiskFormat, size_bytes: int, options: TargetOptions, is_overwriting: bool) -> None:
     """Make an empty disk that appears as ``target`` once it is complete."""
-    if size_bytes <= 0 or size_bytes % _SECTOR_BYTES:
-        raise UsageError(f"a disk of {size_bytes} bytes cannot be", hint="a size is a positive multiple of 512 bytes")
+    _require_disk_size(size_bytes)
     options.require_support(target_format)
     require_writable(target, is_overwriting=is_overwriting)
     with atomic_path(target) as partial:
         qemu_img.create(partial, target_format=target_format, size_bytes=size_bytes, options=options)
+
+
+def _require_disk_size(size_bytes: int) -> None:
+    if not 0 < size_bytes < _DISK_SIZE_LIMIT_BYTES or size_bytes % _SECTOR_BYTES:
+        raise UsageError(f"a disk of {size_bytes} bytes cannot be", hint="a size is a positive multiple of 512 bytes below 8 EiB")
 
 
 def resize_disk(path: Path, *, size: str, stated: DiskFormat | None = None, is_shrinking_allowed: bool = False) -> Resized:
@@ -98,7 +104,7 @@ def resize_disk(path: Path, *, size: str, stated: DiskFormat | None = None, is_s
 
     Args:
         size: The new size, ``20G``, or what is added, ``+5G``.
-        is_shrinking_allowed: What lies beyond the new end is lost; partitions are never cut, though.
+        is_shrinking_allowed: What lies beyond the new end is lost; a partition that its table lists is never cut, though.
 
     Raises:
         UsageError: The disk would shrink without leave, or into a partition; or it is in use.
@@ -107,10 +113,9 @@ def resize_disk(path: Path, *, size: str, stated: DiskFormat | None = None, is_s
     info = identify_plain(path, stated=stated)
     old_bytes = info.virtual_size_bytes
     new_bytes = old_bytes + parse_size(size[1:]) if size.startswith("+") else parse_size(size)
-    if info.format not in (DiskFormat.RAW, DiskFormat.QCOW2, DiskFormat.VDI):
+    if info.format not in (DiskFormat.RAW, DiskFormat.QCOW2):
         raise ImageError(f"a disk in the format {info.format.value} cannot be resized", hint="convert it to qcow2 or raw first")
-    if new_bytes <= 0 or new_bytes % _SECTOR_BYTES:
-        raise UsageError(f"a disk of {new_bytes} bytes cannot be", hint="a size is a positive multiple of 512 bytes")
+    _require_disk_size(new_bytes)
     if path.is_block_device():
         raise UsageError(f"{path} is a block device", hint="resize the volume behind it")
     if new_bytes < old_bytes:
@@ -124,13 +129,22 @@ def _require_shrinkable(path: Path, info: ImageInfo, new_bytes: int, *, is_allow
     change = f"{path} would shrink from {format_size(info.virtual_size_bytes)} to {format_size(new_bytes)}"
     if not is_allowed:
         raise UsageError(change, hint="--shrink allows it; everything beyond the new end is lost")
-    for partition in info.partitions:
+    for partition in info.partitions or _read_partitions(path, info):
         if partition.start_bytes + partition.size_bytes > new_bytes:
             end = format_size(partition.start_bytes + partition.size_bytes)
             raise UsageError(
                 f"{change}, but partition {partition.number} reaches to {end}",
                 hint="shrink the file system and the partition in the guest first",
             )
+
+
+def _read_partitions(path: Path, info: ImageInfo) -> tuple[Partition, ...]:
+    """Return the partitions of a disk that is raw by the user's word; to list them is to follow nothing."""
+    if info.format is not DiskFormat.RAW:
+        return ()
+    with opened_regular(path) as descriptor:
+        head = FileReader(descriptor).read_at(0, PARTITION_HEAD_BYTES)
+    return read_partition_table(head.ljust(PARTITION_HEAD_BYTES, b"\0")).partitions
 
 
 def check_disk(path: Path, *, stated: DiskFormat | None = None, repair: str | None = None) -> CheckReport:
@@ -186,8 +200,5 @@ def require_writable(target: Path, *, is_overwriting: bool) -> None:
 
 
 def _file_size_bytes(path: Path) -> int:
-    descriptor = open_regular(path)
-    try:
-        return os.lseek(descriptor, 0, os.SEEK_END)
-    finally:
-        os.close(descriptor)
+    with opened_regular(path) as descriptor:
+        return FileReader(descriptor).size_bytes

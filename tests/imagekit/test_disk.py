@@ -132,7 +132,14 @@ def test_a_partition_is_never_cut(path: Path) -> None:
     assert path.stat().st_size == 2 * MIB
 
 
-@pytest.mark.parametrize("size", ["0", "100", "+1", "-1M", "1X", ""])
+def test_a_partition_is_not_cut_because_the_disk_was_said_to_be_raw(path: Path) -> None:
+    path.write_bytes(images.mbr((0x83, 2048, 2048)).ljust(4 * MIB, b"\0"))
+    with pytest.raises(UsageError, match="partition 1 reaches to"):
+        resize_disk(path, size="1536K", stated=DiskFormat.RAW, is_shrinking_allowed=True)
+    assert path.stat().st_size == 4 * MIB
+
+
+@pytest.mark.parametrize("size", ["0", "100", "+1", "-1M", "1X", "", "8E", "+8E"])
 def test_impossible_sizes_are_refused(size: str, path: Path) -> None:
     path.write_bytes(b"\0" * MIB)
     with pytest.raises(UsageError):
@@ -140,9 +147,10 @@ def test_impossible_sizes_are_refused(size: str, path: Path) -> None:
     assert path.stat().st_size == MIB
 
 
-def test_a_format_that_cannot_be_resized_is_told(path: Path) -> None:
-    path.write_bytes(images.vmdk_image())
-    with pytest.raises(ImageError, match="vmdk cannot be resized"):
+@pytest.mark.parametrize(("image", "name"), [(images.vmdk_image(), "vmdk"), (images.vdi_image(), "vdi")])
+def test_a_format_that_cannot_be_resized_is_told(image: bytes, name: str, path: Path) -> None:
+    path.write_bytes(image)
+    with pytest.raises(ImageError, match=f"{name} cannot be resized"):
         resize_disk(path, size="1G")
 
 
