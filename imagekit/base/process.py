@@ -27,6 +27,7 @@ _SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STDERR_LINES = 12
 _GRACE_SECONDS = 5.0
 _READ_BYTES = 64 * 1024
+_LONGEST_WAIT_SECONDS = 3600.0  # one call of poll(2) takes at most 24 days
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +269,7 @@ def _collect(process: subprocess.Popen[bytes], output: _Output) -> None:
         selector.register(process.stderr, selectors.EVENT_READ, output.take_stderr)
         selector.register(leader, selectors.EVENT_READ)
         while selector.get_map():
-            for key, _ in selector.select(output.patience_seconds()):
+            for key, _ in selector.select(min(output.patience_seconds(), _LONGEST_WAIT_SECONDS)):
                 if key.fd == leader:
                     selector.unregister(leader)
                     _signal_group(process, signal.SIGKILL)  # what it left behind would hold the pipes open

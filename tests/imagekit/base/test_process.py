@@ -107,6 +107,11 @@ def test_streamed_output_is_not_bounded_nor_kept() -> None:
     assert sum(seen) == 300_000
 
 
+def test_a_timeout_may_be_longer_than_one_wait_of_the_kernel() -> None:
+    century_seconds = 3.2e9
+    assert shell("echo done", ProcessLimits(timeout_seconds=century_seconds, stall_seconds=century_seconds)) == b"done\n"
+
+
 def test_timeout_ends_the_program() -> None:
     with pytest.raises(DeadlineError, match=r"cannot test: sh did not end in 0\.2 s"):
         shell("sleep 100", ProcessLimits(timeout_seconds=0.2))
