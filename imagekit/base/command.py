@@ -152,7 +152,8 @@ def print_result(value: Any, *, output: str, text: Callable[[], str]) -> None:
     if isinstance(document, dict):
         document = {"schemaVersion": 1, **document}
     if output == "json":
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        # A file name that is not UTF-8 has lone surrogates, which only an escape can carry.
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"))
     else:
         import yaml
 

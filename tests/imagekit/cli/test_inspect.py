@@ -93,5 +93,13 @@ def test_no_escape_sequence_of_an_image_reaches_the_terminal(tmp_path: Path) -> 
         assert "\x1b" not in inspect(path).stdout
 
 
+def test_a_name_that_is_not_utf_8_can_be_printed(image: Path) -> None:
+    odd = image.with_name("disk\udcff.qcow2")
+    image.rename(odd)
+    for output, load in (("json", json.loads), ("yaml", yaml.safe_load)):
+        assert load(inspect(odd, "-o", output).stdout_bytes)["path"] == str(odd)
+    assert r"disk\udcff.qcow2" in inspect(odd).stdout
+
+
 def test_help_has_an_example() -> None:
     assert "imagekit inspect fedora.qcow2" in inspect("--help").stdout
