@@ -1,7 +1,7 @@
 """Walking through a tar archive that comes as a stream: one entry at a time, nothing extracted, everything bounded.
 
 Understands ustar, pax and GNU's long names. What could make two readers see two archives (sparse entries, global
-records that change names or sizes) is refused, since a layer that docker accepts has none of it.
+records that change names or sizes, several headers that name one entry) is refused, since no tool writes it.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class TarStream:
     def _next_entry(self) -> TarEntry | None:
         records: dict[str, bytes] = {}
         long_names: dict[EntryKind, bytes] = {}
+        is_ambiguous = False
         while True:
             self._skip_content()
             block = self._read_block()
@@ -92,22 +93,28 @@ class TarStream:
                 return None
             header = self._open(parse_header(block, what=self._what))
             if header.kind is EntryKind.PAX:
-                records.update(self._records(header))
+                is_ambiguous = bool(records or long_names)
+                records = self._records(header)
             elif header.kind is EntryKind.PAX_GLOBAL:
                 self._check_global(self._records(header))
             elif header.kind in (EntryKind.GNU_LONG_NAME, EntryKind.GNU_LONG_LINK):
+                is_ambiguous = bool(records) or header.kind in long_names
                 long_names[header.kind] = self._whole_content(header, _LARGEST_NAME_BYTES).split(b"\x00", 1)[0]
             else:
                 return self._entry(header, records, long_names)
+            if is_ambiguous:
+                # Some readers merge such headers, others believe the first or the last: one content, two names.
+                raise self._refused("several headers describe one entry")
 
     def _entry(self, header: TarHeader, records: dict[str, bytes], long_names: dict[EntryKind, bytes]) -> TarEntry:
-        name = records.get("path", long_names.get(EntryKind.GNU_LONG_NAME))
-        link_name = records.get("linkpath", long_names.get(EntryKind.GNU_LONG_LINK))
+        # An empty record takes back an earlier one, and leaves what the header says (pax, "pax Extended Header").
+        name = records.get("path") or long_names.get(EntryKind.GNU_LONG_NAME)
+        link_name = records.get("linkpath") or long_names.get(EntryKind.GNU_LONG_LINK)
         if name is not None:
             header = replace(header, name=name.decode("utf-8", "surrogateescape"))
         if link_name is not None:
             header = replace(header, link_name=link_name.decode("utf-8", "surrogateescape"))
-        if "size" in records and header.kind.has_content:
+        if records.get("size") and header.kind.has_content:
             header = self._open(replace(header, size_bytes=self._decimal(records["size"])))
         if header.kind is EntryKind.OLD_FILE:
             # Before POSIX had a flag for directories, a slash at the end of the name was one.

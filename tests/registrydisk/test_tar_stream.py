@@ -82,7 +82,13 @@ def _pax(records: bytes, kind: EntryKind = EntryKind.PAX) -> bytes:
     return header + records + padding(len(records))
 
 
+def _long_name(name: bytes) -> bytes:
+    header = format_header(TarHeader(name="././@LongLink", kind=EntryKind.GNU_LONG_NAME, size_bytes=len(name)))
+    return header + name + padding(len(name))
+
+
 _FILE = format_header(TarHeader(name="disk/x", kind=EntryKind.FILE, size_bytes=0))
+_NAMED = _pax(b"13 path=disk\n")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,10 @@ _FILE = format_header(TarHeader(name="disk/x", kind=EntryKind.FILE, size_bytes=0
         pytest.param(_pax(b"10 path=x\n", EntryKind.PAX_GLOBAL) + _FILE, id="global path"),
         pytest.param(format_header(TarHeader(name="x", kind=EntryKind.PAX, size_bytes=2 << 20)), id="large pax header"),
         pytest.param(format_header(TarHeader(name="x", kind=EntryKind.GNU_LONG_NAME, size_bytes=1 << 20)), id="large long name"),
+        pytest.param(_NAMED + _pax(b"11 mtime=1\n") + _FILE, id="two pax headers"),
+        pytest.param(_NAMED + _long_name(b"etc/x") + _FILE, id="a long name over a pax path"),
+        pytest.param(_long_name(b"etc/x") + _NAMED + _FILE, id="a pax path over a long name"),
+        pytest.param(_long_name(b"etc/x") + _long_name(b"disk/y") + _FILE, id="two long names"),
         pytest.param(b"\x01" * 512, id="no header"),
     ],
 )
@@ -108,6 +118,10 @@ def test_evil_archives_are_refused(archive: bytes) -> None:
     with pytest.raises(ImageError) as caught:
         _walk(archive + END_OF_ARCHIVE)
     assert caught.value.reason == "UnsafeImage"
+
+
+def test_empty_pax_records_leave_what_the_header_says() -> None:
+    assert _walk(_pax(b"8 path=\n8 size=\n") + _FILE + END_OF_ARCHIVE) == {"disk/x": b""}
 
 
 @pytest.mark.parametrize("kept_bytes", [100, 512 + 100, 512 + 600])
