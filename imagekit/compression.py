@@ -283,7 +283,11 @@ def _truncated(name: str) -> VerificationError:
 
 
 def _trailing_garbage(name: str) -> ImageError:
-    return ImageError(f"something that is not {name} follows the {name} stream", reason="TrailingGarbage")
+    return ImageError(
+        f"something that is not {name} follows the {name} stream",
+        reason="TrailingGarbage",
+        hint="two programs would read two different things: fetch the file again, or decompress it where it was made",
+    )
 
 
 def _corrupt(name: str, error: Exception) -> VerificationError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagekit import qemu_img
-from imagekit.base.errors import ImageError, UsageError
+from imagekit.base.errors import ImageError, UsageError, VerificationError
 from imagekit.base.files import atomic_path, opened_regular
 from imagekit.base.progress import Progress
 from imagekit.base.units import format_size, parse_size
@@ -58,11 +58,16 @@ def identify(path: Path, *, stated: DiskFormat | None = None) -> ImageInfo:
 
     Raises:
         ImageError: It is unsafe, or not of the stated format.
+        VerificationError: It is damaged.
     """
     if stated is DiskFormat.RAW:
         size_bytes = _file_size_bytes(path)
         return ImageInfo(format=DiskFormat.RAW, file_size_bytes=size_bytes, virtual_size_bytes=size_bytes)
-    info = inspect_file(path)
+    try:
+        info = inspect_file(path)
+    except (ImageError, VerificationError) as error:
+        error.message = f"{path}: {error.message}"  # one of two images, maybe
+        raise
     if stated not in (None, info.format):
         raise ImageError(f"{path} is {info.format.value}, not {stated}", hint=f"leave the format out, or name {info.format.value}")
     require_safe(info, what=str(path))

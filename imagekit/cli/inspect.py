@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imagekit.base.command import output_option, print_result
-from imagekit.base.errors import ImageError
+from imagekit.base.errors import ImageError, VerificationError
 from imagekit.cli.options import image_path
 
 
@@ -31,9 +31,10 @@ def inspect(image: Path, output: str) -> None:
 
     try:
         info = inspect_file(image)
-    except ImageError as error:
+    except (ImageError, VerificationError) as error:
         refusal = refused_text(image, error)
         print_result(refused_document(image, error), output=output, text=lambda: refusal)
+        error.message = f"{image}: {error.message}"
         raise
     print_result(safe_document(image, info), output=output, text=lambda: image_text(image, info))
     require_safe(info, what=str(image))

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from imagekit.base.errors import AccessError, ImagekitError, NoSpaceError, ToolError
+from imagekit.base.errors import AccessError, ImagekitError, NoSpaceError, ToolError, UsageError
 from imagekit.base.process import Completed, ProcessLimits, run
 from imagekit.base.progress import Progress
 from imagekit.base.units import GIB, MIB
@@ -54,12 +54,14 @@ _CHECK_CORRUPT, _CHECK_LEAKS, _CHECK_UNSUPPORTED = 2, 3, 63
 _ENDINGS = (
     (r": No space left on device$", NoSpaceError, "", "free some space there, or choose another place"),
     (r": Disk quota exceeded$", NoSpaceError, "", "free some of the quota, or choose another place"),
+    (r"L1 table: File too large$", UsageError, "", "choose larger clusters, or a smaller disk"),
     (
-        r": File too large$",
-        NoSpaceError,
-        "TooLarge",
-        "choose a place for larger files; an image that needs more than its disk can is broken",
+        r": (The i|I|Unsupported VDI i)mage size( is)? (too large|\(size)",
+        UsageError,
+        "",
+        "choose a smaller disk, or another format",
     ),
+    (r": File too large$", NoSpaceError, "TooLarge", "choose a place for larger files, unless the image is broken"),
     (r": (Permission denied|Read-only file system)$", AccessError, "Forbidden", "look at the owner and the mode of the file"),
     (r"^Is another process using the image", ImagekitError, "InUse", "shut the virtual machine down that uses the image"),
 )

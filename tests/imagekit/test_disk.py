@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagekit.base.errors import ImageError, NotFoundError, UsageError
+from imagekit.base.errors import ImageError, NotFoundError, UsageError, VerificationError
 from imagekit.base.process import run
 from imagekit.base.progress import SilentProgress
 from imagekit.base.units import GIB, MIB
@@ -86,6 +86,15 @@ def test_a_compressed_file_is_not_changed_in_place(path: Path) -> None:
     assert identify(path).compression is Compression.GZIP
     with pytest.raises(UsageError, match="compressed with gzip"):
         identify_plain(path)
+
+
+def test_of_two_images_the_damaged_one_is_named(path: Path, tmp_path: Path) -> None:
+    path.write_bytes(images.qcow2_image())
+    cut = tmp_path / "cut.gz"
+    cut.write_bytes(gzip.compress(images.qcow2_image())[:-1])
+    with pytest.raises(VerificationError) as caught:
+        compare_disks(path, cut, progress=SILENT)
+    assert caught.value.message == f"{cut}: the gzip stream ends early"
 
 
 @pytest.mark.process

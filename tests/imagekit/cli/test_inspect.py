@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from imagekit.base.errors import ImageError, NotFoundError
+from imagekit.base.errors import ImageError, NotFoundError, VerificationError
 from imagekit.cli.main import group
 from tests.support import images
 
@@ -70,6 +71,15 @@ def test_what_cannot_be_read_is_reported_too(tmp_path: Path) -> None:
     assert isinstance(result.exception, ImageError)
     assert json.loads(result.stdout)["findings"][0]["rule"] == "UnsupportedFormat"
     assert "QED" in inspect(path).stdout
+
+
+def test_a_damaged_file_is_reported_too(tmp_path: Path) -> None:
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress(images.qcow2_image())[:-1])
+    result = inspect(path, "-o", "json")
+    assert isinstance(result.exception, VerificationError)
+    assert result.exception.message == f"{path}: the gzip stream ends early"
+    assert json.loads(result.stdout)["findings"] == [{"rule": "TruncatedStream", "message": "the gzip stream ends early"}]
 
 
 def test_a_missing_image_is_not_found(tmp_path: Path) -> None:

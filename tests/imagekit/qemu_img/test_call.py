@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imagekit import qemu_img
-from imagekit.base.errors import DeadlineError, ImagekitError, NoSpaceError, ToolError
+from imagekit.base.errors import DeadlineError, ImagekitError, NoSpaceError, ToolError, UsageError
 from imagekit.base.process import ProcessLimits, run
 from imagekit.base.progress import Phase, SilentProgress
 from imagekit.base.units import MIB, TIB
@@ -222,6 +222,18 @@ def test_measure_is_what_convert_needs(qcow2: ImageFile, tmp_path: Path) -> None
     target = tmp_path / "target"
     qemu_img.convert(qcow2, target, target_format=DiskFormat.QCOW2, size_bytes=4 * MIB, options=PLAIN, progress=SILENT)
     assert target.stat().st_size <= measured.required_bytes < measured.fully_allocated_bytes
+
+
+@pytest.mark.parametrize("target_format", [DiskFormat.VHD, DiskFormat.VHDX, DiskFormat.VDI, DiskFormat.QCOW2])
+def test_a_size_that_a_format_cannot_have_is_the_users_mistake(target_format: DiskFormat, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot create a"):
+        qemu_img.create(tmp_path / "a", target_format=target_format, size_bytes=7 << 60, options=PLAIN)
+
+
+def test_a_disk_that_needs_larger_clusters_is_told(qcow2: ImageFile) -> None:
+    with pytest.raises(UsageError) as caught:
+        qemu_img.resize(qcow2, size_bytes=1 << 60, is_shrinking=False)
+    assert "larger clusters" in caught.value.hint
 
 
 def test_create(tmp_path: Path) -> None:
