@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from imagekit.base.errors import ImageError
-from imagekit.base.files import atomic_file, partial_path
+from imagekit.base.files import atomic_file, partial_path, translate_os_error
 from imagekit.base.progress import Progress
 from imagekit.base.units import MIB, TIB, format_size
 from imagekit.inspection import inspect_file, require_safe
@@ -111,22 +111,25 @@ def extract_payload(
         open_payload(source, manifest, config, on_bytes=phase.advance) as payload,
         atomic_file(target) as file,
     ):
-        digest = _write_sparse(payload, file)
+        digest = _write_sparse(payload, file, target=target)
         payload.verify()
         file.flush()
         require_safe(inspect_file(partial_path(target)), what=f"the disk {payload.path}")
     return ExtractedDisk(path=payload.path, size_bytes=payload.size_bytes, digest=digest)
 
 
-def _write_sparse(payload: Payload, file: BinaryIO) -> Digest:
+def _write_sparse(payload: Payload, file: BinaryIO, *, target: Path) -> Digest:
     content = hashlib.sha256()
-    while piece := payload.stream.read(_PIECE_BYTES):
-        content.update(piece)
-        if piece == _ZEROS[: len(piece)]:
-            file.seek(len(piece), 1)
-        else:
-            file.write(piece)
-    file.truncate(payload.size_bytes)
+    try:
+        while piece := payload.stream.read(_PIECE_BYTES):
+            content.update(piece)
+            if piece == _ZEROS[: len(piece)]:
+                file.seek(len(piece), 1)
+            else:
+                file.write(piece)
+        file.truncate(payload.size_bytes)
+    except OSError as error:
+        raise translate_os_error(error, doing=f"write {target}") from error
     return Digest("sha256", content.hexdigest())
 
 

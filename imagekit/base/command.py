@@ -21,6 +21,7 @@ import click
 
 from imagekit.base.environment import read_environment
 from imagekit.base.errors import ImagekitError
+from imagekit.base.files import translate_os_error
 from imagekit.base.progress import Progress, ProgressMode, open_progress
 from imagekit.base.text import printable
 
@@ -185,28 +186,45 @@ def run_command(group: click.Command, *, name: str) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except ImagekitError as error:
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except (ImagekitError, OSError) as error:
         if is_debugging:
             raise
-        _print_error(error)
-        sys.exit(error.exit_code)
+        told = error if isinstance(error, ImagekitError) else _system_error(error)
+        _print_error(told)
+        sys.exit(told.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(130)
     except Interrupted:
         click.echo("terminated", err=True)
         sys.exit(143)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
+
+
+def _system_error(error: OSError) -> ImagekitError:
+    """Return the error for a system call that nobody expected to fail: the disk may be full where results are printed."""
+    return translate_os_error(error, doing=f"use {error.filename}" if error.filename else "read or write")
 
 
 def _print_error(error: ImagekitError) -> None:
     click.echo(click.style("error: ", fg="red", bold=True) + printable(error.message, kept="\n\t"), err=True)
-    if error.__cause__ is not None and str(error.__cause__):
-        click.echo(f"  why:  {printable(str(error.__cause__).splitlines()[0][:500])}", err=True)
+    why = _why(error)
+    if why and why not in error.message:
+        click.echo(f"  why:  {printable(why[:500])}", err=True)
     if error.hint:
         click.echo(f"  hint: {printable(error.hint)}", err=True)
+
+
+def _why(error: ImagekitError) -> str:
+    """Return what caused ``error`` in one line: the system's words where a system call failed, whoever wrapped them."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, ImagekitError):
+        if isinstance(cause, OSError) and cause.strerror:
+            return str(cause.strerror).partition("\n")[0]
+        cause = cause.__cause__ or cause.__context__
+    return str(cause or error.__cause__ or "").partition("\n")[0]
 
 
 def existing_path() -> click.Path:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from imagekit.base.errors import ImageError, ImagekitError, VerificationError
+from imagekit.base.errors import ImageError, ImagekitError, NoSpaceError, VerificationError
+from imagekit.base.process import ProcessLimits, run
 from imagekit.base.progress import SilentProgress
 from registrydisk.digest import Digest
 from registrydisk.manifest import OCI_LAYER
@@ -252,3 +253,16 @@ def test_extracting_refuses_a_disk_that_names_other_files(tmp_path: Path) -> Non
         _extract(image_of([_layer("disk/x", content=evil)]), tmp_path / "disk.qcow2")
     assert caught.value.reason == "UnsafeImage"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.process
+@pytest.mark.root
+def test_extracting_into_a_full_file_system_is_a_named_error(tmp_path: Path) -> None:
+    limits = ProcessLimits(timeout_seconds=10)
+    run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], purpose="make a small file system", limits=limits)
+    try:
+        with pytest.raises(NoSpaceError):
+            _extract(image_of([_layer("disk/x", content=b"full" * (1 << 20))]), tmp_path / "disk.img")
+        assert not list(tmp_path.iterdir())
+    finally:
+        run(["umount", str(tmp_path)], purpose="remove a small file system", limits=limits)

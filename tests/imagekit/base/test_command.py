@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from imagekit.base.command import LazyGroup, output_option, print_result, progress_option, run_command, to_document, version_option
-from imagekit.base.errors import ImageError, ImagekitError, NetworkError
+from imagekit.base.errors import ImageError, ImagekitError, NetworkError, NotFoundError
 from imagekit.base.progress import Progress
 from imagekit.image import DiskFormat
 from tests.rules.sources import ROOT
@@ -55,6 +55,14 @@ def fail(how: str) -> None:
             raise ImageError("the image is odd", hint="use another") from OSError(5, "disk on fire\nsecond line")
         case "network":
             raise NetworkError("no answer")
+        case "wrapped":
+            inner = ValueError("Pool(port=443): Max retries exceeded")
+            inner.__context__ = OSError(113, "No route to host")
+            raise NetworkError("no answer") from inner
+        case "said already":
+            raise NotFoundError("there is no file x") from NotFoundError("there is no file x")
+        case "full":
+            raise OSError(28, "No space left on device")
         case "interrupt":
             raise KeyboardInterrupt
         case "terminate":
@@ -89,8 +97,15 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 @pytest.mark.parametrize(
     ("how", "code", "said"),
     [
-        ("image", 8, "error: the image is odd\n  why:  [Errno 5] disk on fire\n  hint: use another\n"),
+        ("image", 8, "error: the image is odd\n  why:  disk on fire\n  hint: use another\n"),
         ("network", 6, "error: no answer\n"),
+        ("wrapped", 6, "error: no answer\n  why:  No route to host\n"),
+        ("said already", 3, "error: there is no file x\n"),
+        (
+            "full",
+            7,
+            "error: cannot read or write: No space left on device\n  hint: free some space there, or choose another place\n",
+        ),
         ("interrupt", 130, "\ninterrupted\n"),
         ("terminate", 143, "terminated\n"),
         ("exit", 9, ""),
