@@ -38,6 +38,8 @@ class Whiteouts:
             self._add(self._next_hidden, (*parts[:-1], parts[-1].removeprefix(_WHITEOUT)))
             return True
         if self._hides(parts, is_directory=is_directory):
+            if not is_directory:  # it had taken the place of a directory, before one above took its own
+                self._add(self._next_opaque, parts)
             return True
         # A file takes the place of a whole directory beneath, a directory only that of a file: the others are merged.
         self._add(self._next_directories if is_directory else self._next_hidden, parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imagekit.base.errors import ImageError
@@ -62,6 +62,7 @@ def _is_tree(names: list[str]) -> bool:
 
 
 @settings(max_examples=400, deadline=None)
+@example([["disk/b"], ["disk"], ["disk/a"]])  # a directory that became a file and a directory again
 @given(_LAYERS.filter(lambda layers: all(_is_tree(names) for names in layers)))
 def test_reading_from_the_top_sees_what_unpacking_from_the_base_leaves(layers: list[list[str]]) -> None:
     assert _seen(layers) == _applied(layers)

@@ -120,9 +120,7 @@ DAMAGED = {
     "an unaligned cluster": with_entries(DATA + 512),
     "an unaligned zero cluster": with_entries(DATA + 512 | 1),
     "a zero cluster in version 2": with_entries(1, name="version 2"),
-    "an L2 table twice": poke(
-        poke_qcow2(GOOD["plain"], size=1 << 30, l1_size=2), 3 * 65536, struct.pack(">QQ", TABLE | COPIED, TABLE | COPIED)
-    ),
+    "an L2 table twice": poke(GOOD["small clusters"], 3 * 512 + 8, struct.pack(">Q", qcow2_table(GOOD["small clusters"]) | COPIED)),
     "an unaligned L2 table": poke(GOOD["plain"], 3 * 65536, struct.pack(">Q", TABLE + 512)),
     "a subcluster that is both": poke(GOOD["subclusters"], qcow2_table(GOOD["subclusters"]) + 8, b"\xff" * 8),
     "subclusters without a cluster": poke(GOOD["subclusters"], qcow2_table(GOOD["subclusters"]), bytes(8)),
