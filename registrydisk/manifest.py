@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from imagekit.base.errors import ImageError
+from imagekit.base.errors import ImageError, UsageError
 from imagekit.base.units import MIB
 from registrydisk.digest import Digest
 
@@ -24,6 +24,9 @@ MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
 LARGEST_DOCUMENT_BYTES = 4 * MIB
 MOST_LAYERS = 128
+# Go's words for architectures, which images use, and what others call them.
+_ARCHITECTURES = frozenset({"386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"})
+_ARCHITECTURE_NAMES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +39,16 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """Return the platform that ``text`` writes; ``amd64`` alone means linux."""
+        """Return the platform that a user writes; ``amd64`` alone means linux, and ``x86_64`` is ``amd64``.
+
+        Raises:
+            UsageError: It is none.
+        """
         parts = text.split("/") if "/" in text else ["linux", text]
-        if not 2 <= len(parts) <= 3 or not all(parts):
-            raise ImageError(
-                f"{text!r} is not a platform", reason="PlatformMismatch", hint="write os/architecture, like linux/amd64"
-            )
+        parts[1] = _ARCHITECTURE_NAMES.get(parts[1], parts[1])
+        is_known = "/" in text or parts[1] in _ARCHITECTURES
+        if not 2 <= len(parts) <= 3 or not all(parts) or not is_known:
+            raise UsageError(f"{text!r} is not a platform", hint="write os/architecture, like linux/amd64")
         return cls(os=parts[0], architecture=parts[1], variant=parts[2] if len(parts) == 3 else "")
 
     def __str__(self) -> str:

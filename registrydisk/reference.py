@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,6 +16,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
+_PORT = re.compile(r"\d{1,5}/")
 _LONGEST_REPOSITORY = 255
 
 
@@ -102,16 +104,17 @@ class Location:
             if default is None:
                 names = ", ".join(f"{name.value}:" for name in Transport)
                 raise UsageError(f"{text!r} has no transport", hint=f"begin with one of {names} (docker:// for a registry)")
-            transport, rest = default, text
+            transport, rest = default, f"//{text}" if default is Transport.DOCKER else text
         else:
             transport = Transport(scheme)
         if transport is Transport.DOCKER:
-            return cls(transport=transport, reference=ImageReference.parse(rest.removeprefix("//")))
+            return cls(transport=transport, reference=_parse_registry_image(rest))
         if transport is Transport.DOCKER_DAEMON:
             return cls(transport=transport, reference=ImageReference.parse(rest))
         path, _, tag = rest.partition(":")
-        if not path:
-            raise UsageError(f"{text!r} names no path", hint=f"write {transport.value}:PATH or {transport.value}:PATH:TAG")
+        if not path or path.startswith("//"):
+            hint = f"write {transport.value}:PATH or {transport.value}:PATH:TAG, without // before the path"
+            raise UsageError(f"{text!r} names no path", hint=hint)
         return cls(transport=transport, path=Path(path), tag=tag)
 
     def pinned(self, digest: Digest) -> str:
@@ -139,6 +142,22 @@ def registry_reference(text: str) -> ImageReference:
             f"{text} is not in a registry", hint="write REGISTRY/NAME:TAG; `registrydisk copy` moves between other places"
         )
     return location.reference
+
+
+def _parse_registry_image(text: str) -> ImageReference:
+    """Return the image that follows ``docker:``, unless something else was probably meant."""
+    name = text.removeprefix("//")
+    if name == text:
+        raise UsageError(f"'docker:{text}' lacks the slashes of docker://", hint="write docker://REGISTRY/NAME:TAG")
+    if "://" in name:
+        raise UsageError(f"{name!r} is a URL, and an image has none", hint="leave the scheme out: write REGISTRY/NAME:TAG")
+    first, colon, rest = name.partition("@")[0].partition(":")
+    if "/" not in first + rest and ("." in first or first == "localhost"):
+        raise UsageError(f"{name!r} names a registry, and no image in it", hint=f"write {name}/NAME:TAG")
+    if colon and not _PORT.match(rest) and (near := difflib.get_close_matches(first, list(Transport), n=1, cutoff=0.65)):
+        hint = f"write {near[0]}: if that is meant, or a registry before the name"
+        raise UsageError(f"{name!r} begins with a word that is no transport", hint=hint)
+    return ImageReference.parse(name)
 
 
 def _split_registry(name: str) -> tuple[str, str]:

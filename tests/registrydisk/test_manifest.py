@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagekit.base.errors import ImageError
+from imagekit.base.errors import ImageError, UsageError
 from registrydisk.digest import Digest
 from registrydisk.manifest import (
     DOCKER_LIST,
@@ -153,15 +153,22 @@ def test_media_type_of_something_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "printed"), [("amd64", "linux/amd64"), ("linux/arm/v7", "linux/arm/v7"), ("windows/amd64", "windows/amd64")]
+    ("text", "printed"),
+    [
+        ("amd64", "linux/amd64"),
+        ("x86_64", "linux/amd64"),
+        ("linux/aarch64", "linux/arm64"),
+        ("linux/arm/v7", "linux/arm/v7"),
+        ("windows/amd64", "windows/amd64"),
+    ],
 )
 def test_platforms(text: str, printed: str) -> None:
     assert str(Platform.parse(text)) == printed
 
 
-@pytest.mark.parametrize("text", ["", "/", "linux/", "a/b/c/d", "linux//v7"])
+@pytest.mark.parametrize("text", ["", "/", "linux/", "a/b/c/d", "linux//v7", "linux", "amd46"])
 def test_bad_platforms(text: str) -> None:
-    with pytest.raises(ImageError):
+    with pytest.raises(UsageError):
         Platform.parse(text)
 
 

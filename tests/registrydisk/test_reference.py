@@ -95,6 +95,29 @@ def test_what_is_no_location_is_refused(text: str) -> None:
         Location.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("ocl:layout:1", "no transport", "oci:"),
+        ("docker-archve:x.tar", "no transport", "docker-archive:"),
+        ("docker:/quay.io/x", "lacks the slashes", "docker://"),
+        ("https://quay.io/x", "is a URL", "REGISTRY/NAME:TAG"),
+        ("127.0.0.1:5000", "names a registry", "127.0.0.1:5000/NAME:TAG"),
+        ("localhost", "names a registry", "localhost/NAME:TAG"),
+        ("oci://layout:1", "names no path", "without //"),
+    ],
+)
+def test_slips_of_the_pen_are_answered(text: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        Location.parse(text, default=Transport.DOCKER)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["dockers:5000/x", "fedora", "fedora:42", "oc.example/x:1", "localhost/x"])
+def test_names_that_only_look_like_slips_are_taken(text: str) -> None:
+    assert Location.parse(text, default=Transport.DOCKER).reference == ImageReference.parse(text)
+
+
 def test_default_transport_is_meant_when_none_is_written() -> None:
     assert Location.parse("quay.io/x:1", default=Transport.DOCKER) == Location.parse("docker://quay.io/x:1")
     assert registry_reference("docker://quay.io/x:1") == registry_reference("quay.io/x:1") == ImageReference.parse("quay.io/x:1")
