@@ -14,7 +14,7 @@ from imagekit import qemu_img
 from imagekit.base.errors import ImageError, UsageError, VerificationError
 from imagekit.base.files import atomic_path, opened_regular
 from imagekit.base.progress import Progress
-from imagekit.base.units import format_size, parse_size
+from imagekit.base.units import TIB, format_size, parse_size
 from imagekit.formats.partitions import PARTITION_HEAD_BYTES, read_partition_table
 from imagekit.image import Compression, DiskFormat, ImageInfo, Partition
 from imagekit.inspection import inspect_file, require_safe
@@ -22,6 +22,7 @@ from imagekit.qemu_img import CheckReport, Comparison, ImageFile, Measurement, T
 from imagekit.stream import FileReader
 
 _SECTOR_BYTES = 512
+_MOST_READ_BYTES = 64 * TIB
 _DISK_SIZE_LIMIT_BYTES = 1 << 63  # offsets in files are signed
 
 
@@ -173,6 +174,8 @@ def compare_disks(
     """
     first_info = identify_plain(first, stated=first_stated)
     second_info = identify_plain(second, stated=second_stated)
+    require_whole_readable(first_info, what=str(first))
+    require_whole_readable(second_info, what=str(second))
     sizes = (first_info.virtual_size_bytes, second_info.virtual_size_bytes)
     is_size_wrong = is_strict and sizes[0] != sizes[1]
     found = Comparison(is_equal=False)
@@ -194,6 +197,17 @@ def measure_disk(path: Path, *, target_format: DiskFormat, options: TargetOption
     options.require_support(target_format)
     info = identify_plain(path, stated=stated)
     return qemu_img.measure(image_file(path, info, is_shared=True), target_format=target_format, options=options)
+
+
+def require_whole_readable(info: ImageInfo, *, what: str) -> None:
+    """Raise ImageError (``TooLarge``) for a disk that takes days to read, though it be empty: a small file can hold 7 EiB."""
+    if info.virtual_size_bytes > _MOST_READ_BYTES:
+        size, most = format_size(info.virtual_size_bytes), format_size(_MOST_READ_BYTES)
+        raise ImageError(
+            f"{what}: its disk of {size} is larger than the limit of {most}",
+            reason="TooLarge",
+            hint="make the disk smaller where the image was made",
+        )
 
 
 def require_writable(target: Path, *, is_overwriting: bool) -> None:

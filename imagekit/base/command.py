@@ -225,8 +225,3 @@ def _why(error: ImagekitError) -> str:
             return str(cause.strerror).partition("\n")[0]
         cause = cause.__cause__ or cause.__context__
     return str(cause or error.__cause__ or "").partition("\n")[0]
-
-
-def existing_path() -> click.Path:
-    """Return the parameter type of a path that must exist."""
-    return click.Path(exists=True, path_type=Path)

@@ -191,6 +191,8 @@ def check(image: ImageFile, *, file_size_bytes: int, repair: str | None = None) 
     limits = ProcessLimits(
         timeout_seconds=600 + file_size_bytes / _SLOWEST_BYTES_PER_SECOND,
         address_space_bytes=GIB + file_size_bytes // 256,  # it counts references: two bytes for a cluster of 512 at least
+        # To mend a table that points behind the file the file would be made as long, however long that is.
+        file_size_bytes=file_size_bytes + file_size_bytes // 8 + 64 * MIB,
     )
     argv = check_arguments(image, repair=repair)
     completed = _call(argv, purpose=f"check {image.path}", limits=limits, accepted_exit_codes=codes)

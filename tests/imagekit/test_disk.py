@@ -182,6 +182,28 @@ def test_check_says_what_is_damaged(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.process
+def test_a_repair_does_not_make_the_file_endless(path: Path) -> None:
+    """The refcount table names a block at 8 TiB, and to reach it qemu-img would make the file as long."""
+    image = images.qcow2_image()
+    table = int.from_bytes(image[48:56], "big")
+    path.write_bytes(images.poke(image, table + 8, (1 << 43).to_bytes(8, "big")))
+    assert not check_disk(path).is_clean
+    check_disk(path, repair="all")
+    assert path.stat().st_size < 4 * MIB
+    assert check_disk(path).is_clean
+
+
+@pytest.mark.process
+def test_a_disk_without_an_end_is_not_read(path: Path, tmp_path: Path) -> None:
+    qemu.qemu_img("create", "-f", "qcow2", "-o", "cluster_size=2M", path, "1P")
+    with pytest.raises(ImageError) as caught:
+        compare_disks(path, path, progress=SILENT)
+    assert caught.value.reason == "TooLarge"
+    with pytest.raises(ImageError, match=r"larger than the limit of 64\.0 TiB"):
+        convert(path, tmp_path / "t", source_format=DiskFormat.QCOW2, target_format=DiskFormat.QCOW2, progress=SILENT)
+
+
+@pytest.mark.process
 def test_disks_are_compared_as_guests_see_them(path: Path, tmp_path: Path) -> None:
     raw = qemu.sample_raw(tmp_path / "raw")
     qemu.image_of(raw, path, "vmdk")
