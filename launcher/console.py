@@ -22,6 +22,7 @@ from launcher.account import give_away
 ESCAPE = b"\x1d"  # Ctrl-]
 _READ_BYTES = 16 * 1024
 _DRAIN_SECONDS = 5.0
+_MOST_LAST_READS = 64
 
 
 class Console:
@@ -62,7 +63,8 @@ class Console:
 
     def _move(self, connection: socket.socket, selector: selectors.BaseSelector) -> None:
         selector.register(connection, selectors.EVENT_READ)
-        while True:
+        rest = _MOST_LAST_READS
+        while rest:
             self._choose(connection, selector)
             ready = {key.fileobj: events for key, events in selector.select()}
             if ready.get(connection, 0) & selectors.EVENT_READ and not self._pass_output(connection):
@@ -71,22 +73,21 @@ class Console:
                 self._pending = self._pending[connection.send(self._pending) :]
             if self._input_fd is not None and self._input_fd in ready:
                 self._take_input(selector)
-            if self._wake_read in ready and connection not in ready:
-                return
+            if self._wake_read in ready:  # closing: pass on what has come, but not for ever
+                rest = rest - 1 if connection in ready else 0
 
     def _choose(self, connection: socket.socket, selector: selectors.BaseSelector) -> None:
         """Listen to the keyboard while nothing is on its way to the guest, else for room on that way."""
+        if self._input_fd is not None:
+            is_listening = self._input_fd in selector.get_map()
+            if self._pending and is_listening:
+                selector.unregister(self._input_fd)
+            elif not self._pending and not is_listening:
+                try:
+                    selector.register(self._input_fd, selectors.EVENT_READ)
+                except PermissionError:  # a regular file, which epoll refuses: always ready, so read at once
+                    self._take_input(selector)
         selector.modify(connection, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._pending else 0))
-        if self._input_fd is None:
-            return
-        is_listening = self._input_fd in selector.get_map()
-        if self._pending and is_listening:
-            selector.unregister(self._input_fd)
-        elif not self._pending and not is_listening:
-            try:
-                selector.register(self._input_fd, selectors.EVENT_READ)
-            except PermissionError:  # a regular file or /dev/null, which epoll refuses: always ready, and read at once
-                self._take_input(selector)
 
     def _pass_output(self, connection: socket.socket) -> bool:
         """Write what the guest printed; False at the end of the connection."""

@@ -12,9 +12,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from imagekit.base.errors import ImagekitError
+from imagekit.base.files import open_regular
+
 BASE = Path("/var/tmp")  # noqa: S108 -- large and on disk, for overlays; what we make in it is ours alone
 _PREFIX = "virt-launcher-"
 _LOCK = "lock"
+_LONGEST_NUMBER = 20
 
 
 @contextlib.contextmanager
@@ -53,7 +57,9 @@ def remove_leftovers(*, base: Path = BASE) -> None:
 def _end_processes(path: Path) -> None:
     """Kill the processes that the run's pid files name, if their command line still speaks of the directory."""
     for pid_file in path.rglob("*.pid"):
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(pid_file.read_text())
+        with contextlib.suppress(OSError, ValueError, ImagekitError):
+            descriptor = open_regular(pid_file)  # what ran in there may have put anything under this name
+            with open(descriptor, "rb") as file:
+                pid = int(file.read(_LONGEST_NUMBER))
             if os.fsencode(path) in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)

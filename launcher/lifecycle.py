@@ -1,4 +1,4 @@
-"""A machine's life after its start: running, asked to stop, and ended.
+"""A machine's life: starting, running, asked to stop, and ended.
 
 What to do next is decided by pure functions on a small state; ``drive`` waits, asks them and acts. A guest that is
 asked to stop gets its power button pressed, and pressed again while it does not react (a guest that still boots does
@@ -7,29 +7,31 @@ not see the first one); when its grace is over, or when asked again, its power i
 
 from __future__ import annotations
 
-import queue
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from imagekit.base.clock import Clock
 from imagekit.base.errors import ImagekitError, ToolError
 from imagekit.base.units import format_duration
-from launcher.hypervisor.base import Ending, EndKind, Hypervisor
+from launcher.events import EventQueue
+from launcher.hypervisor.base import Ending, EndKind, Hypervisor, MachineEvent, Started
 
+START_SECONDS = 120.0
 PRESS_SECONDS = 5.0
-DESTROY_SECONDS = 30.0
+DESTROY_SECONDS = 15.0  # libvirt itself waits ten before it kills
 
 
 class StopRequested:
     """Somebody wants the machine to end: Ctrl-C, SIGTERM or the console's escape key."""
 
 
-Event = StopRequested | Ending
+Event = StopRequested | MachineEvent
 
 
 class Phase(StrEnum):
     """How far a machine's life is."""
 
+    STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
     DESTROYING = "destroying"
@@ -49,22 +51,34 @@ class Life:
 
     Attributes:
         grace_seconds: How long the guest may take to switch itself off.
+        has_started: Whether the machine ever ran.
         is_forced: Whether the power was taken because it was asked for twice.
         press_at: When the power button is pressed again.
         deadline: When patience with the present phase ends.
     """
 
     grace_seconds: float
-    phase: Phase = Phase.RUNNING
+    phase: Phase = Phase.STARTING
+    has_started: bool = False
     is_forced: bool = False
     press_at: float = 0.0
     deadline: float = 0.0
 
 
+def begin(*, grace_seconds: float, now: float) -> Life:
+    """Return the life of a machine that begins to start."""
+    return Life(grace_seconds=grace_seconds, deadline=now + START_SECONDS)
+
+
+def after_start(life: Life) -> Life:
+    """Return what it leads to that the machine runs; one that was asked to stop before has its button pressed in time."""
+    return replace(life, has_started=True, phase=Phase.RUNNING if life.phase is Phase.STARTING else life.phase)
+
+
 def after_request(life: Life, *, now: float) -> tuple[Life, Action | None]:
     """Return what a request to stop leads to: the button, then the power, then nothing more."""
     match life.phase:
-        case Phase.RUNNING:
+        case Phase.STARTING | Phase.RUNNING:
             stopping = replace(life, phase=Phase.STOPPING, press_at=now + PRESS_SECONDS, deadline=now + life.grace_seconds)
             return stopping, Action.PRESS_POWER_BUTTON
         case Phase.STOPPING:
@@ -78,7 +92,7 @@ def after_wait(life: Life, *, now: float) -> tuple[Life, Action | None]:
     match life.phase:
         case Phase.RUNNING:
             return life, None
-        case Phase.STOPPING if now >= life.deadline:
+        case Phase.STARTING | Phase.STOPPING if now >= life.deadline:
             return _destroying(life, now=now), Action.DESTROY
         case Phase.STOPPING if now >= life.press_at:
             return replace(life, press_at=now + PRESS_SECONDS), Action.PRESS_POWER_BUTTON
@@ -95,7 +109,7 @@ def wake_at(life: Life) -> float | None:
             return None
         case Phase.STOPPING:
             return min(life.press_at, life.deadline)
-        case Phase.DESTROYING:
+        case Phase.STARTING | Phase.DESTROYING:
             return life.deadline
 
 
@@ -105,37 +119,40 @@ def _destroying(life: Life, *, now: float) -> Life:
 
 def failure(life: Life, ending: Ending) -> ImagekitError | None:
     """Return what is wrong with how a machine ended; None when it ended as it should, or as the user insisted."""
+    if ending.kind is EndKind.POWERED_OFF or life.is_forced:
+        return None
+    if life.phase is Phase.DESTROYING and life.has_started:
+        waited = format_duration(life.grace_seconds)
+        hint = "give it longer with --grace, or look at its console"
+        return ImagekitError(
+            f"the guest did not switch itself off in {waited} and lost its power", reason="ShutdownIgnored", hint=hint
+        )
     match ending.kind:
-        case EndKind.POWERED_OFF:
-            return None
-        case EndKind.DESTROYED if life.is_forced:
-            return None
-        case EndKind.DESTROYED if life.phase is Phase.DESTROYING:
-            waited = format_duration(life.grace_seconds)
-            hint = "give it longer with --grace, or look at its console"
-            return ImagekitError(
-                f"the guest did not switch itself off in {waited} and lost its power", reason="ShutdownIgnored", hint=hint
-            )
+        case EndKind.START_FAILED:
+            return ToolError(f"the machine did not start: {ending.detail}", reason=ending.kind.value)
         case EndKind.GUEST_CRASHED:
             return ImagekitError("the guest's kernel panicked", reason=ending.kind.value, hint="its last words are on its console")
-        case EndKind.LOST if life.phase is Phase.DESTROYING:
-            return ToolError("the machine could not be ended in time, and was killed", reason=ending.kind.value)
         case EndKind.LOST:
-            return ToolError("libvirtd ended while the machine ran; the machine was killed", reason=ending.kind.value)
+            return ToolError("libvirtd ended or hung while the machine ran; the machine was ended", reason=ending.kind.value)
         case _:
             said = f"\n{ending.detail}" if ending.detail else ""
             return ToolError(f"QEMU ended while the machine ran{said}", reason=EndKind.EMULATOR_DIED.value)
 
 
-def drive(hypervisor: Hypervisor, events: queue.SimpleQueue[Event], *, grace_seconds: float, clock: Clock) -> tuple[Life, Ending]:
-    """Follow a started machine to its end; ``events`` brings the requests to stop and the end itself."""
-    life = Life(grace_seconds=grace_seconds)
+def drive(hypervisor: Hypervisor, events: EventQueue[Event], *, grace_seconds: float, clock: Clock) -> tuple[Life, Ending]:
+    """Follow a machine that begins to start to its end; ``events`` brings the requests to stop and the end itself."""
+    life = begin(grace_seconds=grace_seconds, now=clock.monotonic())
     while True:
-        event = _next_event(life, events, clock)
-        if isinstance(event, Ending):
-            return life, event
-        decide = after_wait if event is None else after_request
-        life, action = decide(life, now=clock.monotonic())
+        action = None
+        match _next_event(life, events, clock):
+            case Ending() as ending:
+                return life, ending
+            case Started():
+                life = after_start(life)
+            case StopRequested():
+                life, action = after_request(life, now=clock.monotonic())
+            case None:
+                life, action = after_wait(life, now=clock.monotonic())
         match action:
             case Action.PRESS_POWER_BUTTON:
                 hypervisor.press_power_button()
@@ -147,9 +164,6 @@ def drive(hypervisor: Hypervisor, events: queue.SimpleQueue[Event], *, grace_sec
                 pass
 
 
-def _next_event(life: Life, events: queue.SimpleQueue[Event], clock: Clock) -> Event | None:
+def _next_event(life: Life, events: EventQueue[Event], clock: Clock) -> Event | None:
     wake = wake_at(life)
-    try:
-        return events.get(timeout=None if wake is None else max(0.0, wake - clock.monotonic()))
-    except queue.Empty:
-        return None
+    return events.get(timeout_seconds=None if wake is None else max(0.0, wake - clock.monotonic()))

@@ -38,3 +38,11 @@ def disk_lock(path: Path, *, is_shared: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def name_lock(path: Path) -> Iterator[None]:
+    """Wait for, and hold, the lock of a name that is about to be made: the file ``path`` with ``.lock`` behind it."""
+    with path.with_name(f"{path.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from imagekit.base.clock import SYSTEM_CLOCK
+from imagekit.base.errors import UsageError
 from imagekit.base.progress import Progress
 from imagekit.base.units import MIB
 from imagekit.image import DiskFormat
@@ -19,10 +19,10 @@ from launcher.accelerator import AcceleratorChoice, choose_accelerator
 from launcher.console import console
 from launcher.directory import run_directory
 from launcher.disks import FoundDisk, fetch_image, find_volume, is_image, machine_disk
+from launcher.events import EventQueue, stop_signals
 from launcher.hypervisor.libvirt import libvirt_hypervisor
 from launcher.lifecycle import Event, Life, StopRequested, drive, failure
 from launcher.locks import disk_lock
-from launcher.signals import stop_signals
 from launcher.spec import Accelerator, Bus, Disk, Firmware, MachineSpec, Network
 from registrydisk.access import RegistryAccess
 from registrydisk.manifest import Platform
@@ -81,21 +81,32 @@ def run_machine(request: RunRequest, *, progress: Progress) -> Life:
     """
     found = _find_disk(request, progress)
     accelerator = _choose_accelerator(request, progress)
-    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    events: EventQueue[Event] = EventQueue()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(stop_signals(lambda: events.put(StopRequested())))
+        stack.enter_context(stop_signals(events, make=StopRequested))
         directory = stack.enter_context(run_directory())
-        spec = _specification(request, disks=_disks(request, found, directory, stack), accelerator=accelerator, directory=directory)
+        with _as_usage_errors():
+            disks = _disks(request, found, directory, stack)
+            spec = _specification(request, disks=disks, accelerator=accelerator, directory=directory)
         state = directory / "libvirt"
         state.mkdir(mode=0o700)
         hypervisor = stack.enter_context(libvirt_hypervisor(state, cache=request.cache))
         _open_console(request, spec, stack, on_escape=lambda: events.put(StopRequested()))
-        hypervisor.start(spec, on_end=events.put)
+        hypervisor.start(spec, on_event=events.put)
         life, ending = drive(hypervisor, events, grace_seconds=request.grace_seconds, clock=SYSTEM_CLOCK)
     error = failure(life, ending)
     if error is not None:
         raise error
     return life
+
+
+@contextlib.contextmanager
+def _as_usage_errors() -> Iterator[None]:
+    """Tell the user what a specification refuses."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _find_disk(request: RunRequest, progress: Progress) -> FoundDisk:
@@ -115,10 +126,8 @@ def _choose_accelerator(request: RunRequest, progress: Progress) -> Accelerator:
 def _disks(request: RunRequest, found: FoundDisk, directory: Path, stack: contextlib.ExitStack) -> tuple[Disk, ...]:
     """Return the machine's disks, locked until ``stack`` is left."""
     stack.enter_context(disk_lock(found.path, is_shared=found.is_template or found.format is DiskFormat.ISO))
-    place = directory
-    if request.persist is not None:
-        request.persist.mkdir(parents=True, exist_ok=True)
-        place = request.persist.resolve()
+    place = (directory / "disks") if request.persist is None else request.persist.resolve()
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
     overlay = place / f"overlay-{found.path.name[:16]}.qcow2"
     disk = machine_disk(found, bus=request.bus, overlay=overlay, is_ephemeral=request.persist is None)
     if disk.base is not None:

@@ -20,7 +20,8 @@ from imagekit.base.clock import SYSTEM_CLOCK
 
 _PR_SET_CHILD_SUBREAPER = 36
 _YIELD_SECONDS = 0.05
-_END_SECONDS = 5.0
+_GRACE_SECONDS = 3.0
+_KILL_SECONDS = 5.0
 
 
 class Subreaper:
@@ -29,11 +30,17 @@ class Subreaper:
     def __init__(self, *, own: frozenset[int]) -> None:
         self._own = own
         self._endings: dict[int, int] = {}
+        self._has_ended = threading.Condition()
         self._is_closing = threading.Event()
 
-    def exit_code(self, pid: int) -> int | None:
-        """Return how the adopted process ``pid`` ended: its exit code, or minus the signal; None when that is not known."""
-        return self._endings.get(pid)
+    def exit_code(self, pid: int, *, patience_seconds: float = 1.0) -> int | None:
+        """Return how the adopted process ``pid`` ended: its exit code, or minus the signal; None when that is not known.
+
+        Its monitor's end may be heard before its own, so this waits for that a little.
+        """
+        with self._has_ended:
+            self._has_ended.wait_for(lambda: pid in self._endings, patience_seconds)
+            return self._endings.get(pid)
 
     def reap(self) -> None:
         """Reap adopted children as they end, until there are none or the context is left."""
@@ -47,20 +54,29 @@ class Subreaper:
                 continue
             with contextlib.suppress(ChildProcessError):
                 _, status = os.waitpid(ended.si_pid, 0)
-                self._endings[ended.si_pid] = os.waitstatus_to_exitcode(status)
+                with self._has_ended:
+                    self._endings[ended.si_pid] = os.waitstatus_to_exitcode(status)
+                    self._has_ended.notify_all()
 
     def end_all(self) -> None:
-        """Kill every adopted child that still runs, and wait until each is gone."""
-        deadline = SYSTEM_CLOCK.monotonic() + _END_SECONDS
-        while (adopted := [pid for pid in _children() if self._is_adopted(pid)]) and SYSTEM_CLOCK.monotonic() < deadline:
-            for pid in adopted:
+        """End every adopted child that still runs, and wait until each is gone.
+
+        QEMU writes what it holds back when it is asked to end; the kernel ends it when it does not.
+        """
+        now = SYSTEM_CLOCK.monotonic()
+        for number, deadline in ((signal.SIGTERM, now + _GRACE_SECONDS), (signal.SIGKILL, now + _GRACE_SECONDS + _KILL_SECONDS)):
+            for pid in self._adopted():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            SYSTEM_CLOCK.sleep(0.01)
+                    os.kill(pid, number)
+            while self._adopted() and SYSTEM_CLOCK.monotonic() < deadline:
+                SYSTEM_CLOCK.sleep(0.01)
 
     def close(self) -> None:
         """Reap no more; the thread ends with the next child that does."""
         self._is_closing.set()
+
+    def _adopted(self) -> list[int]:
+        return [pid for pid in _children() if self._is_adopted(pid)]
 
     def _is_adopted(self, pid: int) -> bool:
         """Tell a detached descendant, which left our session, from a child that this process started itself."""

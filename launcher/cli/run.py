@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _ACCELERATORS = click.Choice(["auto", "kvm", "tcg"])
 _FORMATS = click.Choice(["raw", "qcow2", "iso"])
+_SECONDS = click.FloatRange(min=0.0)
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _EPILOG = """\b
@@ -31,7 +32,7 @@ Exit codes:
 @click.command("run", epilog=_EPILOG)
 @click.argument("source", metavar="VOLUME|IMAGE")
 @click.option("--memory", default="512M", show_default=True, help="Memory of the guest.")
-@click.option("--cpus", default=1, show_default=True, help="Processors of the guest.")
+@click.option("--cpus", type=click.IntRange(min=1), default=1, show_default=True, help="Processors of the guest.")
 @click.option("--console", default="tty", show_default=True, metavar="tty|none|FILE", help="Where the serial console goes.")
 @click.option("--network", type=click.Choice(["user", "none"]), default="user", show_default=True, help="The guest's network.")
 @click.option("--forward", "forwards", multiple=True, metavar="[ADDRESS:]PORT:GUEST[/udp]", help="Lead a port here to the guest's.")
@@ -42,7 +43,7 @@ Exit codes:
 @click.option("--platform", metavar="OS/ARCH", help="Which image of an index. [default: this machine's]")
 @click.option("--persist", type=_DIRECTORY, metavar="DIR", help="Keep in DIR what the guest writes over an image.")
 @click.option("--seed", type=_FILE, metavar="ISO", help="A second, read-only drive: cloud-init's seed.")
-@click.option("--grace", default=30.0, show_default=True, metavar="SECONDS", help="How long the guest may take to switch off.")
+@click.option("--grace", type=_SECONDS, default=30.0, show_default=True, metavar="SECONDS", help="How long the guest may take.")
 @access_options
 @progress_option
 def run(source: str, access: RegistryAccess, progress: Progress, **options: object) -> int:

@@ -13,6 +13,7 @@ from launcher.spec import MachineSpec
 class EndKind(StrEnum):
     """Why a machine no longer runs."""
 
+    START_FAILED = "StartFailed"  # it never ran
     POWERED_OFF = "PoweredOff"  # the guest switched itself off
     DESTROYED = "Destroyed"  # we took its power
     GUEST_CRASHED = "GuestCrashed"  # its kernel panicked
@@ -28,28 +29,26 @@ class Ending:
     detail: str = ""
 
 
-class MachineState(StrEnum):
-    """What a machine does now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The machine runs."""
 
-    ABSENT = "absent"
-    RUNNING = "running"
-    PAUSED = "paused"
-    CRASHED = "crashed"
+
+MachineEvent = Started | Ending
 
 
 class Hypervisor(Protocol):
     """Runs one machine."""
 
-    def start(self, spec: MachineSpec, *, on_end: Callable[[Ending], None]) -> None:
-        """Start the machine; ``on_end`` is called once, from any thread, when it has ended.
+    def start(self, spec: MachineSpec, *, on_event: Callable[[MachineEvent], None]) -> None:
+        """Begin to start the machine, and return at once.
+
+        ``on_event`` is called, from any thread, with Started when the machine runs and once with its Ending, which may
+        be that it did not start.
 
         Raises:
-            ToolError: It could not be started, with the hypervisor's reason.
+            ImagekitError: A disk cannot be opened, or the hypervisor refuses the machine.
         """
-        ...
-
-    def state(self) -> MachineState:
-        """Return what the machine does now."""
         ...
 
     def press_power_button(self) -> None:
@@ -57,5 +56,5 @@ class Hypervisor(Protocol):
         ...
 
     def destroy(self) -> None:
-        """Take the machine's power; returns at once, the end is told to ``on_end``."""
+        """Take the machine's power; returns at once, the end is told to ``on_event``."""
         ...

@@ -18,7 +18,7 @@ import libvirt
 
 from imagekit.base.errors import ToolError
 from launcher.domain import domain_xml
-from launcher.hypervisor.base import Ending, EndKind, MachineState
+from launcher.hypervisor.base import Ending, EndKind, MachineEvent, Started
 from launcher.hypervisor.daemon import LibvirtDaemon, emulator, libvirt_daemon
 from launcher.hypervisor.descriptors import open_disks
 from launcher.spec import MachineSpec
@@ -26,13 +26,6 @@ from launcher.subreaper import Subreaper, adoption, reaping
 
 _LOG_BYTES = 64 * 1024
 _LOG_LINES = 5
-_STATES = {
-    libvirt.VIR_DOMAIN_RUNNING: MachineState.RUNNING,
-    libvirt.VIR_DOMAIN_BLOCKED: MachineState.RUNNING,
-    libvirt.VIR_DOMAIN_SHUTDOWN: MachineState.RUNNING,  # the guest is on its way down
-    libvirt.VIR_DOMAIN_PAUSED: MachineState.PAUSED,
-    libvirt.VIR_DOMAIN_CRASHED: MachineState.CRASHED,
-}
 
 
 @contextlib.contextmanager
@@ -66,44 +59,42 @@ class LibvirtHypervisor:
         self._domain: Any = None
         self._end = _End()
 
-    def start(self, spec: MachineSpec, *, on_end: Callable[[Ending], None]) -> None:
-        self._end = _End(on_end, explain=functools.partial(self._last_words, spec.name))
+    def start(self, spec: MachineSpec, *, on_event: Callable[[MachineEvent], None]) -> None:
+        self._end = _End(on_event, explain=functools.partial(self._last_words, spec.name))
         try:
             self._connection = libvirt.open(self._daemon.uri)
             self._connection.registerCloseCallback(self._end.on_close, None)
             self._connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._end.on_lifecycle, None)
             self._domain = self._connection.defineXML(domain_xml(spec, emulator=str(self._emulator)))
             _hand_over(self._domain, spec)
+        except libvirt.libvirtError as error:
+            raise ToolError(f"cannot start the machine {spec.name}: {error}", reason=EndKind.START_FAILED.value) from error
+        _in_thread(functools.partial(self._create, spec.name))
+
+    def _create(self, name: str) -> None:
+        """Start the defined machine; libvirt waits for QEMU without limit."""
+        try:
             self._domain.create()
         except libvirt.libvirtError as error:
-            raise ToolError(f"cannot start the machine {spec.name}: {error}", reason="StartFailed") from error
-        self._end.pid = self._daemon.machine_pid(spec.name)
-
-    def state(self) -> MachineState:
-        if self._domain is None:
-            return MachineState.ABSENT
-        try:
-            return _STATES.get(self._domain.state()[0], MachineState.ABSENT)
-        except libvirt.libvirtError:
-            return MachineState.ABSENT
+            self._end.start_failed(error)
+        else:
+            self._end.started(self._daemon.machine_pid(name))
 
     def press_power_button(self) -> None:
         # libvirt waits for QEMU's answer without limit, and a QEMU that hangs gives none: nobody may wait for this call.
-        _in_background(lambda: self._domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN))
+        _in_thread(_suppressing(functools.partial(self._domain.shutdownFlags, libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)))
 
     def destroy(self) -> None:
-        _in_background(lambda: self._domain.destroy())
+        _in_thread(_suppressing(self._domain.destroy))
 
     def close(self) -> None:
-        """End the machine if it still runs, and leave libvirt."""
+        """Leave libvirt; a machine that still runs is ended with everything else that was adopted."""
         self._end.forget()
-        with contextlib.suppress(libvirt.libvirtError):
-            if self.state() is not MachineState.ABSENT:
-                self._domain.destroy()
         self._domain = None
-        with contextlib.suppress(libvirt.libvirtError):
-            if self._connection is not None:
+        if self._connection is not None:
+            with contextlib.suppress(libvirt.libvirtError):
                 self._connection.unregisterCloseCallback()
+            with contextlib.suppress(libvirt.libvirtError):
                 self._connection.close()
         self._connection = None
 
@@ -123,14 +114,17 @@ class LibvirtHypervisor:
 
 
 class _End:
-    """Hears libvirt's events and tells the machine's end once."""
+    """Hears libvirt's events, and tells the start and the end once each, in this order."""
 
     def __init__(
-        self, on_end: Callable[[Ending], None] = lambda _: None, *, explain: Callable[[int | None], str] = lambda _: ""
+        self, on_event: Callable[[MachineEvent], None] = lambda _: None, *, explain: Callable[[int | None], str] = lambda _: ""
     ) -> None:
-        self.pid: int | None = None
-        self._on_end = on_end
+        self._on_event = on_event
         self._explain = explain
+        self._lock = threading.Lock()
+        self._pid: int | None = None
+        self._has_started = False
+        self._early_detail: int | None = None
         self._has_panicked = False
         self._was_told_by_host = False
 
@@ -140,14 +134,35 @@ class _End:
         elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
             self._was_told_by_host = detail == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST
         elif event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            self._tell(self._kind(detail))
+            with self._lock:
+                if not self._has_started:  # the call that starts it fails, and knows why; or is about to return
+                    self._early_detail = detail
+                    return
+            self._tell_stopped(detail)
 
     def on_close(self, _connection: Any, _reason: int, _opaque: Any) -> None:
-        self._tell(EndKind.LOST)
+        self._tell(Ending(kind=EndKind.LOST))
+
+    def started(self, pid: int | None) -> None:
+        """Tell that the machine runs, and that it has ended if it did so meanwhile."""
+        self._pid = pid
+        self._on_event(Started())
+        with self._lock:
+            self._has_started = True
+        if self._early_detail is not None:
+            self._tell_stopped(self._early_detail)
+
+    def start_failed(self, error: Exception) -> None:
+        """Tell that the machine does not run, unless the connection's end was told."""
+        self._tell(Ending(kind=EndKind.START_FAILED, detail=str(error)))
 
     def forget(self) -> None:
         """Tell no more."""
-        self._on_end = lambda _: None
+        self._on_event = lambda _: None
+
+    def _tell_stopped(self, detail: int) -> None:
+        kind = self._kind(detail)
+        self._tell(Ending(kind=kind, detail=self._explain(self._pid) if kind is EndKind.EMULATOR_DIED else ""))
 
     def _kind(self, detail: int) -> EndKind:
         if self._has_panicked or detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED:
@@ -158,10 +173,10 @@ class _End:
             return EndKind.POWERED_OFF
         return EndKind.EMULATOR_DIED
 
-    def _tell(self, kind: EndKind) -> None:
-        on_end, self._on_end = self._on_end, lambda _: None
-        detail = self._explain(self.pid) if kind is EndKind.EMULATOR_DIED else ""
-        on_end(Ending(kind=kind, detail=detail))
+    def _tell(self, ending: Ending) -> None:
+        with self._lock:
+            on_event, self._on_event = self._on_event, lambda _: None
+        on_event(ending)
 
 
 def _hand_over(domain: Any, spec: MachineSpec) -> None:
@@ -171,12 +186,16 @@ def _hand_over(domain: Any, spec: MachineSpec) -> None:
             domain.FDAssociate(group, [descriptor], 0)
 
 
-def _in_background(call: Callable[[], Any]) -> None:
+def _suppressing(call: Callable[[], object]) -> Callable[[], None]:
     def guarded() -> None:
-        with contextlib.suppress(libvirt.libvirtError):  # the machine ended by itself in the meantime
+        with contextlib.suppress(libvirt.libvirtError):  # the machine ended by itself in the meantime, or has not started
             call()
 
-    threading.Thread(target=guarded, name="hypervisor-call", daemon=True).start()
+    return guarded
+
+
+def _in_thread(call: Callable[[], None]) -> None:
+    threading.Thread(target=call, name="hypervisor-call", daemon=True).start()
 
 
 @functools.cache
