@@ -25,6 +25,7 @@ from registrydisk.origin import Origin
 from registrydisk.realm import check_realm, realm_address_check
 
 _CLIENT_ID = "imagekit"
+_ASKING = "get a token"
 _LARGEST_TOKEN_BYTES = MIB
 _DEFAULT_LIFETIME_SECONDS = 60.0
 _RENEWED_BEFORE_SECONDS = 10.0
@@ -180,14 +181,15 @@ def _token_request(challenge: Challenge, scopes: Scopes, *, credential: Credenti
     if credential is not None and credential.identity_token:
         form = {"grant_type": "refresh_token", "service": service, "scope": " ".join(asked), "client_id": _CLIENT_ID}
         body = urlencode({**form, "refresh_token": credential.identity_token}).encode()
-        return HttpRequest(method="POST", url=realm, headers={"Content-Type": "application/x-www-form-urlencoded"}, body=body)
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        return HttpRequest(method="POST", url=realm, headers=headers, body=body, doing=_ASKING)
     parts = urlsplit(realm)
     query = parse_qsl(parts.query, keep_blank_values=True)
     query += [("service", service)] if service else []
     query += [("scope", scope) for scope in asked]
     query += [("client_id", _CLIENT_ID)]
     secrets = {"Authorization": basic_authorization(credential)} if credential is not None else {}
-    return HttpRequest(method="GET", url=urlunsplit(parts._replace(query=urlencode(query))), secrets=secrets)
+    return HttpRequest(method="GET", url=urlunsplit(parts._replace(query=urlencode(query))), secrets=secrets, doing=_ASKING)
 
 
 def _answer(session: HttpSession, request: HttpRequest) -> tuple[int, bytes]:

@@ -49,6 +49,16 @@ class Endpoint:
         tail = f"{self.host.repository}/{path}" if path else ""
         return f"{self.origin}{self.host.prefix}/{tail}"
 
+    @property
+    def repository_name(self) -> str:
+        """The repository as a user writes it."""
+        return f"{self.host.name}/{self.host.repository}"
+
+    @property
+    def uploading(self) -> str:
+        """What a request of an upload is for."""
+        return f"upload to {self.repository_name}"
+
     def pull_scopes(self) -> Scopes:
         """Return what reading needs."""
         return (f"repository:{self.host.repository}:pull",)

@@ -38,6 +38,7 @@ class HttpRequest:
 
     Attributes:
         secrets: Headers that only the URL's own origin may see.
+        doing: What it is for, in a user's words, told when the server refuses it: "read the image quay.io/me/fedora:42".
         answer_seconds: How long the answer may take; the limits' value when omitted.
     """
 
@@ -45,6 +46,7 @@ class HttpRequest:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    doing: str = ""
     body: bytes | Iterable[bytes] | None = field(default=None, repr=False)
     answer_seconds: float | None = None
 
@@ -143,7 +145,10 @@ class HttpResponse:
             body = self.read_all(most_bytes=_LARGEST_ERROR_BYTES)
         except ImagekitError:
             body = b""
-        error = status_error(self.status, what=self.what, headers=self.headers, body=body, now=clock.now())
+        doing = self._request.doing
+        refused = f"cannot {doing}: {Origin.of(self.url).authority} answered {self.status}" if doing else ""
+        message = refused or f"{self.what} failed with status {self.status}"
+        error = status_error(self.status, message=message, headers=self.headers, body=body, now=clock.now())
         error.message = redact(error.message, {**(hiding or {}), **self._request.secrets})
         error.args = (error.message,)
         return error
@@ -281,5 +286,6 @@ def redirected(request: HttpRequest, url: str) -> HttpRequest:
         url=url,
         headers=request.headers,
         secrets=request.secrets if keeps_secrets else {},
+        doing=request.doing,
         answer_seconds=request.answer_seconds,
     )

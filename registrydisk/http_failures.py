@@ -44,10 +44,10 @@ def is_not_tls(error: BaseException) -> bool:
     return any(isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS for cause in _causes(error))
 
 
-def status_error(status: int, *, what: str, headers: Mapping[str, str], body: bytes, now: float) -> ImagekitError:
-    """Return the toolkit's error for an answer that refuses ``what``."""
+def status_error(status: int, *, message: str, headers: Mapping[str, str], body: bytes, now: float) -> ImagekitError:
+    """Return the toolkit's error for an answer with a status that refuses; the server's own words follow ``message``."""
     said = _server_message(body)
-    message = f"{what} failed with status {status}" + (f": {said}" if said else "")
+    message += f": {said}" if said else ""
     match status:
         case 401:
             return AccessError(message, reason="Unauthorized", hint="log in with `registrydisk login`, or give --creds")
@@ -57,6 +57,8 @@ def status_error(status: int, *, what: str, headers: Mapping[str, str], body: by
             )
         case 404:
             return NotFoundError(message)
+        case 405:
+            return ImagekitError(message, reason="RequestRefused", hint="the server does not allow this; it may be read-only")
         case 429:
             return _rate_limited(message, retry_after=headers.get("Retry-After"), now=now)
         case _ if status in _RETRIED_STATUSES:

@@ -148,7 +148,8 @@ class HttpFile:
         return self._ask({"Range": "bytes=0-"} if range_first else {}, accepted=_RANGE_ANSWERED | {416})
 
     def _ask(self, headers: Mapping[str, str], accepted: frozenset[int] = _RANGE_ANSWERED) -> HttpResponse:
-        request = HttpRequest(method="GET", url=self.url, headers=headers, secrets=self._secrets)
+        doing = f"download {printable_url(self.url)}"
+        request = HttpRequest(method="GET", url=self.url, headers=headers, secrets=self._secrets, doing=doing)
         response = self._session.send(request)
         if response.status not in accepted:
             raise response.refusal(clock=self._session.access.clock)

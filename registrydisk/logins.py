@@ -30,7 +30,8 @@ def check_login(registry: str, credential: Credential, *, access: RegistryAccess
     own = replace(access, credential=credential)
     endpoint = Endpoint(server_host(registry, access=own), access=own, progress=SilentProgress())
     try:
-        endpoint.send(HttpRequest(method="GET", url=endpoint.url()), scopes=(), accepted=_ANSWERED).close()
+        request = HttpRequest(method="GET", url=endpoint.url(), doing=f"log in to {registry}")
+        endpoint.send(request, scopes=(), accepted=_ANSWERED).close()
     except AccessError as error:
         if error.reason in ("Unauthorized", "Forbidden"):
             error.hint = "check the name and the password; some registries want an access token instead of the password"

@@ -29,7 +29,8 @@ def read_pages(endpoint: Endpoint, path: str, *, key: str, scopes: Scopes) -> li
     found: list[str] = []
     url = f"{endpoint.url(path)}?n={_PAGE}"
     for _ in range(_MOST_PAGES):
-        response = endpoint.send(HttpRequest(method="GET", url=url), scopes=scopes)
+        request = HttpRequest(method="GET", url=url, doing=f"list the {key} of {endpoint.repository_name}")
+        response = endpoint.send(request, scopes=scopes)
         link = response.headers.get("Link", "")
         document = parse_document(response.read_all(most_bytes=_LARGEST_PAGE_BYTES), what=f"the list at {printable_url(url)}")
         found += _texts(document.get(key))

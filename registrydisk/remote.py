@@ -63,7 +63,8 @@ class RemoteSource:
 
         def open_at(offset: int, validator: str) -> HttpResponse:
             # The registry is asked again each time: the place it redirects to may have expired meanwhile.
-            request = HttpRequest(method="GET", url=url, headers=range_headers(offset, validator, size_bytes=descriptor.size_bytes))
+            headers = range_headers(offset, validator, size_bytes=descriptor.size_bytes)
+            request = HttpRequest(method="GET", url=url, headers=headers, doing=f"read the blob {descriptor.digest}")
             return endpoint.send_once(request, scopes=endpoint.pull_scopes(), accepted=_BODY)
 
         reader = ResumingReader(
@@ -115,7 +116,8 @@ class RemoteTarget:
         url = f"{endpoint.url('blobs/uploads/')}?mount={digest}&from={from_repository}"
         scopes = endpoint.push_scopes(from_repository)
         try:
-            response = endpoint.send(HttpRequest(method="POST", url=url, body=b""), scopes=scopes, accepted=frozenset({201, 202}))
+            request = HttpRequest(method="POST", url=url, body=b"", doing=endpoint.uploading)
+            response = endpoint.send(request, scopes=scopes, accepted=frozenset({201, 202}))
         except (AccessError, NotFoundError):
             return False  # no right to read there; whether we may write here, the upload will tell
         if response.status == 201:
@@ -145,6 +147,7 @@ class RemoteTarget:
             headers={"Content-Type": manifest.media_type},
             body=manifest.content,
             answer_seconds=self._endpoint.access.limits.answer_seconds,
+            doing=f"write the image {_written(self._endpoint, name)}",
         )
         response = self._endpoint.send(request, scopes=self._endpoint.push_scopes(), accepted=frozenset({200, 201, 202}))
         response.close()
@@ -165,7 +168,10 @@ def list_tags(reference: ImageReference, *, access: RegistryAccess, progress: Pr
         NotFoundError: There is no such repository.
     """
     with _own_endpoint(reference, access=access, progress=progress) as endpoint:
-        return read_pages(endpoint, "tags/list", key="tags", scopes=endpoint.pull_scopes())
+        try:
+            return read_pages(endpoint, "tags/list", key="tags", scopes=endpoint.pull_scopes())
+        except NotFoundError as error:
+            raise NotFoundError(f"there is no repository {endpoint.repository_name}", hint="check its name") from error
 
 
 def delete_image(reference: ImageReference, *, access: RegistryAccess, progress: Progress | None = None) -> Digest:
@@ -178,7 +184,8 @@ def delete_image(reference: ImageReference, *, access: RegistryAccess, progress:
     with _own_endpoint(reference, access=access, progress=progress) as endpoint:
         digest = reference.digest or _read_manifest(endpoint, reference.tag, None).digest
         scopes = (f"repository:{endpoint.host.repository}:pull,push,delete",)
-        request = HttpRequest(method="DELETE", url=endpoint.url(f"manifests/{digest}"))
+        doing = f"delete the image {_written(endpoint, str(digest))}"
+        request = HttpRequest(method="DELETE", url=endpoint.url(f"manifests/{digest}"), doing=doing)
         response = endpoint.send(request, scopes=scopes, accepted=frozenset({200, 202, 204, 405}))
         response.close()
         if response.status == 405:
@@ -198,7 +205,7 @@ def _own_endpoint(reference: ImageReference, *, access: RegistryAccess, progress
 
 
 def _has_blob(endpoint: Endpoint, digest: Digest) -> bool:
-    request = HttpRequest(method="HEAD", url=endpoint.url(f"blobs/{digest}"))
+    request = HttpRequest(method="HEAD", url=endpoint.url(f"blobs/{digest}"), doing=endpoint.uploading)
     try:
         response = endpoint.send(request, scopes=endpoint.push_scopes(), accepted=frozenset({200, 404, 405}))
     except AccessError:
@@ -208,8 +215,13 @@ def _has_blob(endpoint: Endpoint, digest: Digest) -> bool:
 
 
 def _read_manifest(endpoint: Endpoint, name: str, digest: Digest | None) -> RawManifest:
-    request = HttpRequest(method="GET", url=endpoint.url(f"manifests/{name}"), headers={"Accept": _MANIFEST_ACCEPT})
-    response = endpoint.send(request, scopes=endpoint.pull_scopes())
+    image, headers = _written(endpoint, name), {"Accept": _MANIFEST_ACCEPT}
+    request = HttpRequest(method="GET", url=endpoint.url(f"manifests/{name}"), headers=headers, doing=f"read the image {image}")
+    try:
+        response = endpoint.send(request, scopes=endpoint.pull_scopes())
+    except NotFoundError as error:
+        hint = f"`registrydisk list {endpoint.repository_name}` shows the tags that there are"
+        raise NotFoundError(f"there is no image {image}", hint=hint) from error
     told = response.headers.get("Docker-Content-Digest", "")
     media_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     try:
@@ -222,6 +234,11 @@ def _read_manifest(endpoint: Endpoint, name: str, digest: Digest | None) -> RawM
     if told.startswith(("sha256:", "sha512:")):
         _check_manifest(content, expected=Digest.parse(told), what=f"the manifest {name} (by the registry's own header)")
     return RawManifest(media_type=_media_type(content, media_type), content=content)
+
+
+def _written(endpoint: Endpoint, name: str) -> str:
+    """Return an image as a user writes it; ``name`` is its tag or digest."""
+    return f"{endpoint.repository_name}{'@' if ':' in name else ':'}{name}"
 
 
 def _check_manifest(content: bytes, *, expected: Digest | None, what: str) -> None:

@@ -71,6 +71,7 @@ class Streamed:
             headers=OCTETS,
             body=body,
             answer_seconds=session.endpoint.access.limits.commit_seconds,
+            doing=session.endpoint.uploading,
         )
         return session.endpoint.send_once(request, scopes=session.scopes, accepted=_PATCHED)
 
@@ -126,8 +127,11 @@ class Chunked:
 
     def _patch(self, part: bytes, start_bytes: int) -> None:
         headers = {**OCTETS, "Content-Range": f"{start_bytes}-{start_bytes + len(part) - 1}"}
-        request = HttpRequest(method="PATCH", url=self._session.url(), headers=headers, body=Pieces(part))
-        self._session.adopt(self._session.endpoint.send_once(request, scopes=self._session.scopes, accepted=_PATCHED))
+        session = self._session
+        request = HttpRequest(
+            method="PATCH", url=session.url(), headers=headers, body=Pieces(part), doing=session.endpoint.uploading
+        )
+        session.adopt(session.endpoint.send_once(request, scopes=session.scopes, accepted=_PATCHED))
 
 
 class BlobUpload:

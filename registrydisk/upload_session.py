@@ -50,7 +50,7 @@ class UploadSession:
         Raises:
             AccessError: We may not write there.
         """
-        request = HttpRequest(method="POST", url=self.endpoint.url("blobs/uploads/"), body=b"")
+        request = HttpRequest(method="POST", url=self.endpoint.url("blobs/uploads/"), body=b"", doing=self.endpoint.uploading)
         self.adopt(self.endpoint.send(request, scopes=self.scopes, accepted=_STARTED))
 
     def adopt(self, response: HttpResponse) -> None:
@@ -74,7 +74,7 @@ class UploadSession:
 
     def received_bytes(self) -> int | None:
         """Ask how many bytes the registry has; None when it does not say."""
-        request = HttpRequest(method="GET", url=self._location)
+        request = HttpRequest(method="GET", url=self._location, doing=self.endpoint.uploading)
         response = self.endpoint.send(request, scopes=self.scopes, accepted=frozenset({204, 200}), follows=False)
         self.adopt(response)
         first, dash, last = response.headers.get("Range", "").removeprefix("bytes=").partition("-")
@@ -95,6 +95,7 @@ class UploadSession:
             headers=OCTETS,
             body=body if body is not None and len(body) else b"",
             answer_seconds=limits.commit_seconds,
+            doing=self.endpoint.uploading,
         )
         try:
             response = self.endpoint.send_once(request, scopes=self.scopes, accepted=_COMMITTED)

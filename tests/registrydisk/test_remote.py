@@ -108,7 +108,8 @@ def test_a_real_registry_lists_mounts_and_deletes(registry: RunningRegistry) -> 
     assert delete_image(name, access=patient()) == manifest.digest
     with closing(open_remote_source(name, access=patient())) as gone, pytest.raises(NotFoundError) as caught:
         gone.read_manifest()
-    assert "manifests/one" in caught.value.message
+    assert caught.value.message == f"there is no image {name}"
+    assert f"registrydisk list {registry.host}/team/lists" in caught.value.hint
 
 
 def test_f11_a_manifest_over_four_mebibytes_is_refused_unread(faulty: FaultRegistry) -> None:
@@ -303,6 +304,26 @@ def test_only_the_top_manifest_gets_the_tag(faulty: FaultRegistry) -> None:
         image.write_manifest(top)
     assert faulty.manifests["team/disk", "v1"] == top
     assert [request.path.rpartition("/")[2] for request in faulty.seen("PUT ")] == [str(part.digest), "v1"]
+
+
+def test_refusals_say_what_was_wanted_in_a_users_words(faulty: FaultRegistry) -> None:
+    name = reference(faulty)
+    faulty.script("GET .*/tags/list", status(404))
+    with pytest.raises(NotFoundError, match=f"there is no repository {name.name}"):
+        list_tags(name, access=patient(is_plain_http=True))
+    faulty.script("(POST|PUT) ", status(405), status(405))
+    with closing(target(faulty)) as pushed:
+        writer = pushed.open_blob_writer(size_bytes=2)
+        writer.write(b"{}")
+        with pytest.raises(ImagekitError, match=f"cannot upload to {name.name}: {faulty.host} answered 405") as caught:
+            writer.commit(Digest.of(b"{}"))
+        assert "read-only" in caught.value.hint
+        with pytest.raises(ImagekitError, match=f"cannot write the image {name}: "):
+            pushed.write_manifest(RawManifest(media_type=OCI_MANIFEST, content=b"{}"))
+    faulty.demand = "basic"
+    faulty.is_public = False
+    with closing(source(faulty)) as image, pytest.raises(AccessError, match=f"cannot read the image {name}: "):
+        image.read_manifest()
 
 
 def test_a_registry_that_cannot_delete_says_what_to_do(faulty: FaultRegistry) -> None:
