@@ -255,7 +255,7 @@ class BlobUpload:
 
         def attempt() -> None:
             if not self._is_started:
-                self._session.start()
+                self._session.start_once()
                 self._is_started = True
             try:
                 self._session.commit(digest, body)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from imagekit.base.errors import ImagekitError, VerificationError
+from imagekit.base.retry import retry
 from imagekit.base.units import KIB
 from registrydisk.auth import Scopes
 from registrydisk.digest import Digest
@@ -45,13 +46,18 @@ class UploadSession:
         self._location = ""
 
     def start(self) -> None:
-        """Begin the upload.
+        """Begin the upload, trying again while failures are temporary.
 
         Raises:
             AccessError: We may not write there.
         """
+        endpoint = self.endpoint
+        retry(self.start_once, policy=endpoint.access.limits.retry, clock=endpoint.access.clock, on_retry=endpoint.note_retry)
+
+    def start_once(self) -> None:
+        """Begin the upload, for callers who try again themselves."""
         request = HttpRequest(method="POST", url=self.endpoint.url("blobs/uploads/"), body=b"", doing=self.endpoint.uploading)
-        self.adopt(self.endpoint.send(request, scopes=self.scopes, accepted=_STARTED))
+        self.adopt(self.endpoint.send_once(request, scopes=self.scopes, accepted=_STARTED))
 
     def adopt(self, response: HttpResponse) -> None:
         """Go on where the answer says, and close it."""

@@ -50,6 +50,13 @@ def test_a_small_blob_is_one_post_and_one_put(faulty: FaultRegistry) -> None:
     assert methods(faulty) == ["POST", "PUT"]
 
 
+def test_a_registry_that_is_down_is_asked_as_often_as_the_policy_says(faulty: FaultRegistry) -> None:
+    faulty.always("POST ", status(503))
+    with closing(target(faulty)) as image, pytest.raises(NetworkError):
+        push(image, SMALL)
+    assert methods(faulty) == ["POST"] * 6
+
+
 def test_a_long_blob_is_one_streamed_patch(faulty: FaultRegistry) -> None:
     with closing(target(faulty)) as image:
         push(image, LONG)
