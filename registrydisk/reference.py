@@ -12,6 +12,7 @@ from imagekit.base.errors import ImageError, UsageError
 from registrydisk.digest import Digest
 
 DOCKER_HUB = "docker.io"
+_REGISTRY_ALIASES = {"index.docker.io": DOCKER_HUB, "registry-1.docker.io": DOCKER_HUB}
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -144,6 +145,19 @@ def registry_reference(text: str) -> ImageReference:
     return location.reference
 
 
+def parse_registry(text: str) -> str:
+    """Return the registry that a user names alone, as to log in there.
+
+    Raises:
+        UsageError: It is none. A word without a dot or a port is none in references either, and means Docker Hub there.
+    """
+    name = _REGISTRY_ALIASES.get(text, text)
+    if not _is_registry(name) or not _REGISTRY.fullmatch(name):
+        hint = "write its host alone, like quay.io or localhost:5000, without a scheme and a repository"
+        raise UsageError(f"{text!r} is not a registry", hint=hint)
+    return name
+
+
 def _parse_registry_image(text: str) -> ImageReference:
     """Return the image that follows ``docker:``, unless something else was probably meant."""
     name = text.removeprefix("//")
@@ -162,9 +176,14 @@ def _parse_registry_image(text: str) -> ImageReference:
 
 def _split_registry(name: str) -> tuple[str, str]:
     first, slash, rest = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return ({"index.docker.io": DOCKER_HUB, "registry-1.docker.io": DOCKER_HUB}.get(first, first), rest)
+    if slash and _is_registry(first):
+        return _REGISTRY_ALIASES.get(first, first), rest
     return DOCKER_HUB, name
+
+
+def _is_registry(name: str) -> bool:
+    """Return whether the first part of a name is a registry and not a repository of Docker Hub."""
+    return "." in name or ":" in name or name == "localhost"
 
 
 def _split_tag(name: str) -> tuple[str, str]:

@@ -30,4 +30,5 @@ def list_tags(repository: str, access: RegistryAccess, output: str) -> None:
 
     reference = registry_reference(repository)
     tags = read_tags(reference, access=access)
-    print_result({"repository": reference.name, "tags": tags}, output=output, text=lambda: "\n".join(tags))
+    if tags or output != "text":  # no tag is no line
+        print_result({"repository": reference.name, "tags": tags}, output=output, text=lambda: "\n".join(tags))

@@ -31,9 +31,9 @@ def login(registry: str, username: str | None, password_stdin: bool, access: Reg
     """
     # Imported here: the HTTP libraries would make --help slow.
     from registrydisk.logins import check_login, store_login
-    from registrydisk.reference import ImageReference
+    from registrydisk.reference import parse_registry
 
-    registry = ImageReference.parse(f"{registry.rstrip('/')}/a/b").registry
+    registry = parse_registry(registry)
     credential = access.credential or _ask(username, is_piped=password_stdin)
     check_login(registry, credential, access=access)
     path = store_login(registry, credential, access=access)
@@ -43,8 +43,18 @@ def login(registry: str, username: str | None, password_stdin: bool, access: Reg
 def _ask(username: str | None, *, is_piped: bool) -> Credential:
     if is_piped and not username:
         raise UsageError("--password-stdin needs a name", hint="add --username NAME")
-    name = username or click.prompt("Username", err=True)
-    password = sys.stdin.read(_LONGEST_PASSWORD).rstrip("\r\n") if is_piped else click.prompt("Password", hide_input=True, err=True)
+    try:
+        name = username or click.prompt("Username", err=True)
+        password = sys.stdin.read(_LONGEST_PASSWORD).rstrip("\r\n") if is_piped else _prompt_password()
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        hint = "add --username NAME --password-stdin"
+        raise UsageError("nobody is there to type a name and a password", hint=hint) from None
     if not password:
         raise UsageError("the password is empty")
     return Credential(username=name, password=password)
+
+
+def _prompt_password() -> str:
+    return str(click.prompt("Password", hide_input=True, err=True))

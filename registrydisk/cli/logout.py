@@ -21,7 +21,7 @@ def logout(registry: str, access: RegistryAccess) -> None:
     """
     # Imported here: the HTTP libraries would make --help slow.
     from registrydisk.logins import forget_login
-    from registrydisk.reference import ImageReference
+    from registrydisk.reference import parse_registry
 
-    registry = ImageReference.parse(f"{registry.rstrip('/')}/a/b").registry
+    registry = parse_registry(registry)
     click.echo(f"removed the credentials for {registry} from {forget_login(registry, access=access)}")

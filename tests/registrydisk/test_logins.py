@@ -73,6 +73,21 @@ def test_a_login_without_name_or_password_is_refused(tmp_path: Path, arguments: 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["login", "logout"])
+@pytest.mark.parametrize("name", ["myregistry", "https://quay.io", "quay.io/team", "quay.io:443:1", ""])
+def test_what_is_no_registry_is_not_docker_hub(tmp_path: Path, command: str, name: str) -> None:
+    result = invoke(tmp_path, command, "--creds", "me:secret", name)
+    assert isinstance(result.exception, UsageError)
+    assert "is not a registry" in result.exception.message
+    assert not list(tmp_path.iterdir())
+
+
+def test_nobody_there_to_type_is_wrong_usage(tmp_path: Path) -> None:
+    result = invoke(tmp_path, "login", "quay.io")
+    assert isinstance(result.exception, UsageError)
+    assert "--password-stdin" in result.exception.hint
+
+
 def test_other_entries_are_kept_and_docker_hub_has_its_own_key(tmp_path: Path) -> None:
     path = tmp_path / "auth.json"
     path.write_text(json.dumps({"auths": {"quay.io": {"auth": "YTpi"}}, "credsStore": "x", "other": [1]}))
