@@ -24,7 +24,7 @@ from imagekit.base.progress import Progress
 from imagekit.base.readers import RandomReader
 from imagekit.base.units import MIB, format_size
 from imagekit.compression import open_decompressed
-from imagekit.disk import identify, image_file, require_whole_readable, require_writable
+from imagekit.disk import identify, image_file, require_name_fits, require_whole_readable, require_writable
 from imagekit.image import Compression, DiskFormat, ImageInfo
 from imagekit.inspection import inspect_reader, require_safe
 from imagekit.qemu_img import ImageFile, TargetOptions
@@ -61,7 +61,7 @@ def convert(
         compression: Of the clusters of a qcow2 target: ``zlib`` or ``zstd``.
 
     Raises:
-        UsageError: The target exists or does not have the options; or another process is writing it.
+        UsageError: The target exists or is being written, or its format cannot have its name or the options.
         ImageError: The source is unsafe, of another format, or larger than 64 TiB.
         NoSpaceError: The target's file system is full.
     """
@@ -84,6 +84,7 @@ def convert_identified(
 ) -> Converted:
     """Write the disk in ``source`` as ``target``; like ``convert``, of what ``identify`` returned as ``info``."""
     options.require_support(target_format)
+    require_name_fits(target, target_format)
     require_whole_readable(info, what=str(source))
     require_writable(target, is_overwriting=is_overwriting)
     try:

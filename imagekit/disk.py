@@ -16,6 +16,7 @@ from imagekit.base.files import atomic_path, opened_regular
 from imagekit.base.progress import Progress
 from imagekit.base.units import TIB, format_size, parse_size
 from imagekit.formats.partitions import PARTITION_HEAD_BYTES, read_partition_table
+from imagekit.formats.vmdk import is_plain_name
 from imagekit.image import Compression, DiskFormat, ImageInfo, Partition
 from imagekit.inspection import inspect_file, require_safe
 from imagekit.qemu_img import CheckReport, Comparison, ImageFile, Measurement, TargetOptions
@@ -95,6 +96,7 @@ def create_disk(target: Path, *, target_format: DiskFormat, size_bytes: int, opt
     """Make an empty disk that appears as ``target`` once it is complete."""
     _require_disk_size(size_bytes)
     options.require_support(target_format)
+    require_name_fits(target, target_format)
     require_writable(target, is_overwriting=is_overwriting)
     with atomic_path(target) as partial:
         qemu_img.create(partial, target_format=target_format, size_bytes=size_bytes, options=options)
@@ -207,6 +209,15 @@ def require_whole_readable(info: ImageInfo, *, what: str) -> None:
             f"{what}: its disk of {size} is larger than the limit of {most}",
             reason="TooLarge",
             hint="make the disk smaller where the image was made",
+        )
+
+
+def require_name_fits(target: Path, target_format: DiskFormat) -> None:
+    """Raise UsageError for a VMDK's name that cannot stand in its descriptor, where qemu-img writes it."""
+    if target_format is DiskFormat.VMDK and not is_plain_name(target.name):
+        raise UsageError(
+            f"{target.name!r} cannot be the name of a VMDK, which is written into the image",
+            hint="choose a name of ASCII characters without colons, quotes and backslashes",
         )
 
 

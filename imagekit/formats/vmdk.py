@@ -65,6 +65,11 @@ class _Header:
         return dataclasses.replace(footer, directory_sector=self.directory_sector) == self
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a descriptor may call its extent so: a file beside it, and nothing that a reader takes for more than that."""
+    return bool(name) and name.isascii() and name.isprintable() and not set(name) & set('/\\:"') and name not in (".", "..")
+
+
 def read_vmdk(reader: RandomReader, head: bytes) -> FormatFacts:
     """Return what a VMDK image says of itself, and everything that makes it unsafe.
 
@@ -158,16 +163,12 @@ def _extent_findings(descriptor: str, header: _Header) -> list[Finding]:
     if len(lines) != 1:
         return [Finding(rule="vmdk-extent", message=f"it has {len(lines)} extents instead of one")]
     extent = _EXTENT.fullmatch(lines[0])
-    if extent is None or extent["kind"].upper() != "SPARSE" or not _is_plain_name(extent["name"] or ""):
+    if extent is None or extent["kind"].upper() != "SPARSE" or not is_plain_name(extent["name"] or ""):
         return [Finding(rule="vmdk-extent", message=f"its extent is not this file itself: {lines[0][:200]!r}")]
     if int(extent["sectors"]) != header.capacity_sectors:
         message = f"its extent has {extent['sectors']} sectors, its header says {header.capacity_sectors}"
         return [Finding(rule="vmdk-extent", message=message)]
     return []
-
-
-def _is_plain_name(name: str) -> bool:
-    return bool(name) and name.isprintable() and not set(name) & set("/\\:") and name not in (".", "..")
 
 
 def _header_findings(header: _Header) -> list[Finding]:

@@ -174,6 +174,24 @@ def test_an_empty_disk_is_made_and_is_safe(target_format: DiskFormat, path: Path
         create_disk(path, target_format=target_format, size_bytes=GIB, options=PLAIN, is_overwriting=False)
 
 
+@pytest.mark.parametrize("name", ["a:b.vmdk", 'a"b.vmdk', "a\\b.vmdk", "\N{LATIN SMALL LETTER E WITH ACUTE}.vmdk", "a\nb.vmdk"])
+def test_a_name_that_a_vmdk_cannot_hold_is_refused(name: str, path: Path, tmp_path: Path) -> None:
+    """qemu-img would write an image that is unsafe by our own rules."""
+    path.write_bytes(images.qcow2_image())
+    target = tmp_path / name
+    with pytest.raises(UsageError, match="written into the image"):
+        create_disk(target, target_format=DiskFormat.VMDK, size_bytes=MIB, options=PLAIN, is_overwriting=False)
+    with pytest.raises(UsageError, match="written into the image"):
+        convert(path, target, source_format=DiskFormat.QCOW2, target_format=DiskFormat.VMDK, progress=SILENT)
+
+
+@pytest.mark.process
+def test_a_vmdk_with_spaces_in_its_name_is_safe(tmp_path: Path) -> None:
+    target = tmp_path / "a disk, or = two.vmdk"
+    create_disk(target, target_format=DiskFormat.VMDK, size_bytes=MIB, options=PLAIN, is_overwriting=False)
+    assert identify(target).is_safe
+
+
 @pytest.mark.process
 def test_check_says_what_is_damaged(path: Path, tmp_path: Path) -> None:
     qemu.image_of(qemu.sample_raw(tmp_path / "raw"), path, "qcow2")
