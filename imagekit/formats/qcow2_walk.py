@@ -68,6 +68,7 @@ class _Walk:
         self._reader = reader
         self._size_bytes = reader.size_bytes
         self._bits = header.cluster_bits
+        self._not_plain = COMPRESSED_FLAG if header.version == 2 else COMPRESSED_FLAG | ZERO_FLAG
         self._claims = bytearray()
         self._starts: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
 
@@ -134,7 +135,19 @@ class _Walk:
         compressed = [entry for entry in entries if entry & COMPRESSED_FLAG]
         if compressed:
             self._claim_compressed(compressed)
+        if self._size_bytes % self._header.cluster_size_bytes and not self._header.has_extended_l2:
+            self._require_whole(entries)
         self._count(table, index)
+
+    def _require_whole(self, entries: array[int]) -> None:
+        """Object to data that a cut file has lost, which QEMU would read as zeros; only the disk's last cluster may be short."""
+        header = self._header
+        last = self._size_bytes >> self._bits
+        least_bytes = header.virtual_size_bytes % header.cluster_size_bytes or header.cluster_size_bytes
+        if self._size_bytes % header.cluster_size_bytes >= least_bytes:
+            return
+        if any(entry & OFFSET_MASK == last << self._bits and not entry & self._not_plain for entry in entries):
+            self._object("outside-file", f"the data cluster at {last << self._bits} ends outside the file")
 
     def _count(self, table: array[int], index: int) -> None:
         """Count what a table maps within the guest's disk; its last cluster may reach over the end."""
@@ -154,8 +167,7 @@ class _Walk:
                 self._count_cluster(entry, bitmap, size_bytes=header.cluster_size_bytes)
             return
         # Comprehensions, as there may be millions of entries.
-        not_plain = COMPRESSED_FLAG if header.version == 2 else COMPRESSED_FLAG | ZERO_FLAG
-        plain = sum([1 for entry in table if entry & OFFSET_MASK and not entry & not_plain])
+        plain = sum([1 for entry in table if entry & OFFSET_MASK and not entry & self._not_plain])
         compressed = sum([1 for entry in table if entry & COMPRESSED_FLAG])
         self.plain_clusters += plain
         self.compressed_clusters += compressed
