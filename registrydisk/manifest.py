@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from imagekit.base.errors import ImageError, UsageError
 from imagekit.base.units import MIB
@@ -152,6 +152,25 @@ def canonical_json(document: Any) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def parse_json(content: bytes, *, what: str) -> Any:
+    """Return what the JSON text ``content`` says, which can be written again.
+
+    Raises:
+        ImageError: It is no JSON (RFC 8259), or has half of a surrogate pair, which UTF-8 cannot hold, with reason BadManifest.
+    """
+    try:
+        document = json.loads(content, parse_constant=_refuse_constant)
+        if b"\\u" in content:
+            canonical_json(document)
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"{what} is not JSON", reason="BadManifest") from error
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def parse_document(content: bytes, *, what: str) -> dict[str, Any]:
     """Return the JSON object in ``content``.
 
@@ -160,10 +179,7 @@ def parse_document(content: bytes, *, what: str) -> dict[str, Any]:
     """
     if len(content) > LARGEST_DOCUMENT_BYTES:
         raise ImageError(f"{what} is larger than {LARGEST_DOCUMENT_BYTES} bytes", reason="BadManifest")
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"{what} is not JSON", reason="BadManifest") from error
+    document = parse_json(content, what=what)
     if not isinstance(document, dict):
         raise ImageError(f"{what} is not a JSON object", reason="BadManifest")
     return document

@@ -132,6 +132,14 @@ def test_what_was_sent_as_something_else_is_refused() -> None:
         parse_index(raw({"schemaVersion": 2, "manifests": []}, OCI_MANIFEST))
 
 
+def test_half_a_surrogate_pair_is_refused() -> None:
+    content = raw(manifest_document(annotations={"a": "?"})).content
+    halved, whole = content.replace(b"?", b"\\ud800"), content.replace(b"?", b"\\ud83d\\ude00")
+    with pytest.raises(ImageError, match="is not JSON"):
+        parse_manifest(RawManifest(media_type=OCI_MANIFEST, content=halved))
+    assert parse_manifest(RawManifest(media_type=OCI_MANIFEST, content=whole)).annotations == {"a": "😀"}
+
+
 def test_large_and_deep_documents_are_refused() -> None:
     padded = manifest_document(annotations={"a": "x" * LARGEST_DOCUMENT_BYTES})
     for content in (json.dumps(padded).encode(), b"[" * 500_000):
