@@ -8,7 +8,6 @@ makes since version 25: an OCI layout that also has a ``manifest.json``, so both
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from imagekit.compression import detect_compression
 from imagekit.image import Compression
 from registrydisk.digest import Digest
 from registrydisk.image_config import parse_config
-from registrydisk.layout_source import ANNOTATION_TAG, blob_name, read_layout_index
+from registrydisk.layout_source import ANNOTATION_TAG, blob_name, listed, read_layout_index
 from registrydisk.manifest import (
     LARGEST_DOCUMENT_BYTES,
     MANIFEST_TYPES,
@@ -35,6 +34,7 @@ from registrydisk.manifest import (
     RawManifest,
     canonical_json,
     parse_index,
+    parse_json,
     parse_manifest,
 )
 from registrydisk.oci_archive import ArchiveBlobs, ArchiveBlobWriter, layout_files, require_directory
@@ -85,7 +85,7 @@ class DockerArchiveSource:
 
     def _choose(self, reference: str) -> _SavedImage:
         images = _parse_saved_images(self._read(_MANIFEST_FILE), where=self._where)
-        names = ", ".join(str(name) for image in images for name in image.references) or "none of them has a name"
+        names = listed([str(name) for image in images for name in image.references]) or "none of them has a name"
         if reference:
             wanted = ImageReference.parse(reference)
             images = [image for image in images if wanted in image.references]
@@ -168,10 +168,7 @@ def docker_archive_source(index: TarIndex, *, reference: str, where: str) -> Doc
 
 
 def _parse_saved_images(content: bytes, *, where: str) -> list[_SavedImage]:
-    try:
-        entries = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"{_MANIFEST_FILE} in {where} is not JSON", reason="BadManifest") from error
+    entries = parse_json(content, what=f"{_MANIFEST_FILE} in {where}")
     if not isinstance(entries, list):
         raise ImageError(f"{_MANIFEST_FILE} in {where} is not a list", reason="BadManifest")
     return [_saved_image(entry, where) for entry in entries]

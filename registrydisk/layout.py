@@ -54,7 +54,8 @@ class LayoutTarget:
         remove_stale(path, stem=_STEM)
 
     def has_blob(self, digest: Digest) -> bool:
-        return (self._path / blob_name(digest)).is_file()
+        path = self._path / blob_name(digest)
+        return path.is_file() and not path.is_symlink()  # links are not read either
 
     def open_blob_writer(self, *, size_bytes: int | None = None) -> LayoutBlobWriter:
         if size_bytes is not None:
@@ -103,10 +104,10 @@ class LayoutBlobWriter:
             raise translate_os_error(error, doing=f"write a blob into {self._path}") from error
 
     def commit(self, digest: Digest) -> None:
-        directory = (self._path / blob_name(digest)).parent
-        if not directory.is_dir():
-            directory.mkdir(exist_ok=True)
-            fsync_directory(directory.parent)
+        try:
+            _make_directory((self._path / blob_name(digest)).parent)
+        except OSError as error:
+            raise translate_os_error(error, doing=f"write a blob into {self._path}") from error
         self.publish(blob_name(digest))
 
     def publish(self, name: str) -> None:
@@ -143,6 +144,8 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 def _make_layout(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is no directory", hint="an OCI layout is a directory; use oci-archive: for a file")
     path.mkdir(parents=True, exist_ok=True)
     # Listed before the marker is looked for: another writer may be making the layout at this moment, the marker first.
     has_content = any(not entry.name.startswith(".") for entry in path.iterdir())
@@ -152,6 +155,14 @@ def _make_layout(path: Path) -> None:
         if os.fstat(marker).st_size == 0:  # new, or its maker was killed at this very place
             os.write(marker, MARKER_CONTENT)
             os.fsync(marker)
-        (path / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-        fsync_directory(path / "blobs")
-        fsync_directory(path)
+        _make_directory(path / "blobs")
+        _make_directory(path / "blobs" / "sha256")
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory of a layout durably; who made the layout may have put a link there that leads out of it."""
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link, and nothing is written through it", hint="remove it, or name another directory")
+    if not path.is_dir():
+        path.mkdir(exist_ok=True)
+        fsync_directory(path.parent)

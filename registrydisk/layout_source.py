@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,7 @@ INDEX_FILE = "index.json"
 MARKER_FILE = "oci-layout"
 MARKER_CONTENT = b'{"imageLayoutVersion":"1.0.0"}'
 _MARKER_BYTES = 4096
+_MOST_LISTED = 20
 
 
 class LayoutFiles(Protocol):
@@ -49,6 +51,12 @@ def blob_name(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.encoded}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return the first of ``names`` in one line: an archive may have a hundred thousand."""
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
 class LayoutSource:
     """One image of a layout: the one with ``tag``, or the only one when no tag is given.
 
@@ -66,7 +74,10 @@ class LayoutSource:
         entry = self._entry() if digest is None else None
         digest = entry.digest if entry is not None else digest
         assert digest is not None
-        content = _read_whole(self._files, blob_name(digest))
+        try:
+            content = _read_whole(self._files, blob_name(digest))
+        except NotFoundError as error:
+            raise NotFoundError(f"{self._where} lacks the manifest {digest}") from error
         if Digest.of(content, algorithm=digest.algorithm) != digest:
             raise VerificationError(f"manifest {digest} in {self._where} is not what its digest says")
         if entry is not None and entry.size_bytes != len(content):
@@ -96,16 +107,16 @@ class LayoutSource:
     def _entry(self) -> Descriptor:
         index = parse_index(read_layout_index(self._files))
         tags = sorted(filter(None, (entry.annotations.get(ANNOTATION_TAG, "") for entry in index.manifests)))
-        listed = f"its tags: {', '.join(tags)}" if tags else "none of its images has a tag"
+        hint = f"its tags: {listed(tags)}" if tags else "none of its images has a tag"
         if self._tag:
             found = [entry for entry in index.manifests if entry.annotations.get(ANNOTATION_TAG) == self._tag]
             if not found:
-                raise NotFoundError(f"{self._where} has no image with the tag {self._tag!r}", hint=listed)
+                raise NotFoundError(f"{self._where} has no image with the tag {self._tag!r}", hint=hint)
             return found[-1]
         if not index.manifests:
             raise NotFoundError(f"{self._where} has no image")
         if len(index.manifests) > 1:
-            raise UsageError(f"{self._where} has {len(index.manifests)} images", hint=f"add :TAG to choose one; {listed}")
+            raise UsageError(f"{self._where} has {len(index.manifests)} images", hint=f"add :TAG to choose one; {hint}")
         return index.manifests[0]
 
 

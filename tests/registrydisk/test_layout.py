@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from imagekit.base.errors import ImageError, ImagekitError, NotFoundError, UsageError, VerificationError
+from imagekit.base.errors import ImageError, NotFoundError, UsageError, VerificationError
 from registrydisk.blob import read_blob
 from registrydisk.digest import Digest
 from registrydisk.layout import LayoutTarget, open_layout_source
@@ -123,9 +123,47 @@ def test_what_is_no_layout_is_neither_read_nor_written(tmp_path: Path) -> None:
         open_layout_source(tmp_path)
     with pytest.raises(UsageError, match="not empty"):
         LayoutTarget(tmp_path)
-    with pytest.raises(ImagekitError, match="cannot make an OCI layout"):
+    with pytest.raises(UsageError, match="is no directory"):
         LayoutTarget(tmp_path / "letter.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_long_lists_of_tags_are_cut(tmp_path: Path, image: MemoryImage) -> None:
+    written(tmp_path, image, tag="1")
+    document = json.loads((tmp_path / "index.json").read_bytes())
+    (entry,) = document["manifests"]
+    document["manifests"] = [{**entry, "annotations": {ANNOTATION_TAG: f"t{number:05}"}} for number in range(10_000)]
+    (tmp_path / "index.json").write_text(json.dumps(document))
+    with pytest.raises(NotFoundError) as caught:
+        open_layout_source(tmp_path, tag="3").read_manifest()
+    assert len(caught.value.hint) < 200
+    assert caught.value.hint.endswith("t00019 and 9980 more")
+
+
+@pytest.mark.parametrize("name", ["blobs", "blobs/sha256"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    layout = tmp_path / "layout"
+    (layout / name).parent.mkdir(parents=True)
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (layout / name).symlink_to(elsewhere)
+    with pytest.raises(UsageError, match="is a link"):
+        LayoutTarget(layout, tag="1")
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_link_in_a_blobs_place_is_not_the_blob(tmp_path: Path) -> None:
+    target = LayoutTarget(tmp_path / "layout")
+    digest = Digest.of(b"blob")
+    path = tmp_path / "layout" / "blobs" / "sha256" / digest.encoded
+    path.symlink_to(tmp_path / "layout" / "oci-layout")
+    assert not target.has_blob(digest)
+    writer = target.open_blob_writer()
+    writer.write(b"blob")
+    writer.commit(digest)
+    assert path.read_bytes() == b"blob"
+    assert target.has_blob(digest)
 
 
 def test_layout_without_an_image_yet(tmp_path: Path) -> None:
@@ -167,12 +205,13 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     [
         ("index.json", b"x" * (LARGEST_DOCUMENT_BYTES + 1)),
         ("index.json", b"[]"),
+        ("index.json", b'{"schemaVersion":2,"manifests":[],"x":NaN}'),
         ("index.json", b'{"schemaVersion":2,"manifests":[{"mediaType":"a","digest":"sha256:../../x","size":1}]}'),
         ("oci-layout", b"{}"),
         ("oci-layout", b'{"imageLayoutVersion":"2.0.0"}'),
         ("oci-layout", b""),
     ],
-    ids=["large", "list", "digest", "no version", "version", "empty"],
+    ids=["large", "list", "no number", "digest", "no version", "version", "empty"],
 )
 def test_broken_documents_are_refused(tmp_path: Path, image: MemoryImage, name: str, content: bytes) -> None:
     written(tmp_path, image)
