@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from imagekit.base.errors import UsageError
+from imagekit.base.errors import ImageError, UsageError
 from imagekit.base.files import require_free_bytes, translate_os_error
 from registrydisk.digest import Digest
 from registrydisk.layout_source import ANNOTATION_TAG, INDEX_FILE, MARKER_CONTENT, MARKER_FILE, LayoutSource, blob_name
@@ -81,6 +81,10 @@ class ArchiveBlobWriter:
         if digest in self._digests:
             self.abort()
             return
+        if digest.algorithm != "sha256":  # a longer name has no room in the header that was left free for it
+            raise ImageError(
+                f"{self._where} cannot hold {digest}", hint="only sha256 goes into an archive; copy to oci:DIR instead"
+            )
         try:
             self._tar.end(blob_name(digest))
         except OSError as error:

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagekit.base.errors import ImageError, ImagekitError, NotFoundError
+from registrydisk.digest import Digest
+from registrydisk.oci_archive import OciArchiveTarget
 from registrydisk.tar_index import TarIndex, open_tar_index
 from registrydisk.tar_writer import TarWriter
 
@@ -188,3 +190,13 @@ def test_members_of_more_than_8_gib(tmp_path: Path) -> None:
     with closing(open_tar_index(tmp_path / "x.tar", where="it")) as index:
         assert content_of(index, "large", offset_bytes=size_bytes - 5) == b"\0\0end"
         assert content_of(index, "after") == b"1"
+
+
+def test_a_digest_without_room_in_the_archive_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with closing(OciArchiveTarget(tmp_path / "x.tar")) as target:
+        writer = target.open_blob_writer()
+        writer.write(b"blob")
+        with pytest.raises(ImageError, match="cannot hold sha512"):
+            writer.commit(Digest.of(b"blob", algorithm="sha512"))
+        writer.abort()
+    assert not list(tmp_path.iterdir())
