@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from imagekit.base.progress import Progress
 from imagekit.base.units import MIB
 from imagekit.image import DiskFormat
 from launcher.accelerator import AcceleratorChoice, choose_accelerator
+from launcher.account import reachable_device
 from launcher.console import console
 from launcher.directory import run_directory
 from launcher.disks import FoundDisk, fetch_image, find_volume, is_image, machine_disk
@@ -129,6 +130,8 @@ def _disks(request: RunRequest, found: FoundDisk, directory: Path, stack: contex
     place = (directory / "disks") if request.persist is None else request.persist.resolve()
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     overlay = place / f"overlay-{found.path.name[:16]}.qcow2"
+    if found.is_block_device:
+        found = replace(found, path=reachable_device(found.path, node=directory / "device"))
     disk = machine_disk(found, bus=request.bus, overlay=overlay, is_ephemeral=request.persist is None)
     if disk.base is not None:
         stack.enter_context(disk_lock(overlay))

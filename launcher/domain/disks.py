@@ -36,7 +36,7 @@ def base_group(number: int) -> str:
 
 def _disk(disk: Disk, *, number: int, target: str) -> Element:
     group = disk_group(number)
-    source = element("source", dev=disk.path, fdgroup=group) if disk.is_block_device else _file(disk.path, group)
+    source = element("source", dev=disk.path) if disk.is_block_device else _file(disk.path, group)
     children = [_driver(disk), source, _backing_store(disk, number), element("target", dev=target, bus=disk.bus.value)]
     if disk.is_readonly or disk.is_cdrom:
         children.append(element("readonly"))

@@ -13,7 +13,9 @@ from launcher.spec import Disk
 
 
 def open_disks(disks: tuple[Disk, ...], opened: contextlib.ExitStack) -> Iterator[tuple[str, int]]:
-    """Yield the group and the descriptor of each disk and base; ``opened`` closes them.
+    """Yield the group and the descriptor of each file among the disks and bases; ``opened`` closes them.
+
+    Block devices are only checked: libvirt opens them by their path.
 
     Raises:
         NotFoundError: There is no such file.
@@ -25,7 +27,8 @@ def open_disks(disks: tuple[Disk, ...], opened: contextlib.ExitStack) -> Iterato
         descriptor = _open(disk.path, os.O_RDONLY if is_readonly else os.O_RDWR)
         opened.callback(os.close, descriptor)
         _require_kind(disk.path, descriptor, is_block_device=disk.is_block_device)
-        yield disk_group(number), descriptor
+        if not disk.is_block_device:
+            yield disk_group(number), descriptor
         if disk.base is not None:
             base = _open(disk.base.path, os.O_RDONLY)
             opened.callback(os.close, base)
