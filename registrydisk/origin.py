@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
@@ -10,6 +11,8 @@ from imagekit.base.errors import AccessError, UsageError
 
 MOST_REDIRECTS = 5
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# A name, in any script, or an IPv6 address. Hosts become names of directories with certificates: ".." is none.
+_HOST = re.compile(r"(?=.{1,253}$)(?:[\w-]+(?:\.[\w-]+)*\.?|[0-9a-f]*:[0-9a-f:.]*(?:%\w+)?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,7 +35,7 @@ class Origin:
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise UsageError(f"{printable_url(url)!r} is not a URL", reason="BadURL") from error
-        if parts.scheme not in _DEFAULT_PORTS or not host:
+        if parts.scheme not in _DEFAULT_PORTS or not host or not _HOST.fullmatch(host):
             raise UsageError(f"{printable_url(url)!r} is not an http or https URL", reason="BadURL")
         return cls(parts.scheme, host.lower(), port or _DEFAULT_PORTS[parts.scheme])
 

@@ -26,6 +26,17 @@ def test_an_origin_is_scheme_host_and_port(url: str, expected: Origin) -> None:
     assert Origin.of(str(expected)) == expected
 
 
+@pytest.mark.parametrize("host", ["..", ".", "a..b", "a b", "a%2fb", "a\\b", "a\x00b", "a" * 254, "me@.."])
+def test_what_is_no_host_has_no_origin(host: str) -> None:
+    with pytest.raises(UsageError):
+        Origin.of(f"https://{host}/v2/")
+
+
+@pytest.mark.parametrize("host", ["bücher.example", "a_b-c.example.", "[fe80::1%eth0]", "[::ffff:10.0.0.1]", "1.2.3.4"])
+def test_hosts_are_names_in_any_script_and_addresses(host: str) -> None:
+    assert Origin.of(f"https://{host}/").host == host.strip("[]")
+
+
 @given(st.text())
 def test_every_text_is_an_origin_or_a_usage_error(text: str) -> None:
     for url in (text, f"http://{text}"):
