@@ -132,7 +132,7 @@ def to_document(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         if type(value).__str__ is not object.__str__:
             return str(value)  # a value type with a written form of its own, like a digest or a platform
-        return {_camel(field.name): to_document(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {camel_case(field.name): to_document(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -161,7 +161,8 @@ def print_result(value: Any, *, output: str, text: Callable[[], str]) -> None:
         click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), nl=False)
 
 
-def _camel(name: str) -> str:
+def camel_case(name: str) -> str:
+    """Return ``some_name`` as ``someName``."""
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 

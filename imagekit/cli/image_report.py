@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from imagekit.base.command import to_document
+from imagekit.base.command import camel_case, to_document
 from imagekit.base.errors import ImagekitError
 from imagekit.base.units import format_size
 from imagekit.image import Compression, ImageInfo, Partition
@@ -13,7 +13,8 @@ from imagekit.image import Compression, ImageInfo, Partition
 
 def safe_document(path: Path, info: ImageInfo) -> dict[str, Any]:
     """Return what JSON and YAML print of an image that could be read."""
-    return {"path": str(path), "isSafe": info.is_safe, **to_document(info)}
+    details = {camel_case(name): value for name, value in info.details.items()}
+    return {"path": str(path), "isSafe": info.is_safe, **to_document(info), "details": details}
 
 
 def refused_document(path: Path, error: ImagekitError) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def test_json_and_yaml_are_the_same_document(image: Path) -> None:
     assert document["virtualSizeBytes"] == 1 << 20
     assert document["clusterSizeBytes"] == 65536
     assert document["partitions"][0]["label"] == "root"
+    assert document["details"]["compressionType"] == "zlib"
     assert document["findings"] == []
 
 
