@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urljoin
 
-from imagekit.base.errors import AccessError, ImageError
+from imagekit.base.errors import AccessError, ImageError, UsageError
 from imagekit.base.units import MIB
 from registrydisk.auth import Scopes
 from registrydisk.endpoint import Endpoint
@@ -45,13 +45,17 @@ def next_url(url: str, link: str) -> str | None:
     """Return the page after ``url`` that the header ``link`` names, or None.
 
     Raises:
-        AccessError: It is on another server.
+        AccessError: It is on another server, or no web address.
     """
     match = _NEXT.search(link[:8192])
     if match is None:
         return None
-    following = str(urljoin(url, match["url"]))
-    if Origin.of(following) != Origin.of(url):
+    try:
+        following = str(urljoin(url, match["url"]))
+        is_here = Origin.of(following) == Origin.of(url)
+    except (UsageError, ValueError) as error:
+        raise AccessError(f"{printable_url(url)} goes on at something that is no web address", reason="RedirectRefused") from error
+    if not is_here:
         raise AccessError(f"{printable_url(url)} goes on at another server: {printable_url(following)}", reason="RedirectRefused")
     return following
 
@@ -59,6 +63,6 @@ def next_url(url: str, link: str) -> str | None:
 def _texts(value: object) -> list[str]:
     if value is None:  # a repository whose last tag was deleted
         return []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.isprintable() for item in value):
         raise ImageError("the registry's list is no list of texts", reason="BadManifest")
     return value

@@ -51,7 +51,7 @@ def test_a_next_page_elsewhere_is_refused(faulty: FaultRegistry) -> None:
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("content", [b"[]", b'{"tags": 5}', b'{"tags": [5]}', b"{" * 3000])
+@pytest.mark.parametrize("content", [b"[]", b'{"tags": 5}', b'{"tags": [5]}', b'{"tags": ["a\\nb"]}', b"{" * 3000])
 def test_a_list_that_is_none_is_refused(faulty: FaultRegistry, content: bytes) -> None:
     faulty.always("GET ", body(content))
     with pytest.raises(ImageError):
@@ -64,6 +64,12 @@ def test_a_list_of_nothing_is_empty_and_no_repository_is_not_found(faulty: Fault
     assert tags(faulty) == []
     with pytest.raises(NotFoundError):
         tags(faulty)
+
+
+@pytest.mark.parametrize("link", ["<http://[>; rel=next", "<javascript:x>; rel=next", "<//..>; rel=next"])
+def test_next_pages_that_are_no_addresses_are_refused(link: str) -> None:
+    with pytest.raises(AccessError, match="no web address"):
+        next_url("https://r/list", link)
 
 
 @pytest.mark.parametrize(
