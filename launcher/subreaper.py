@@ -46,17 +46,23 @@ class Subreaper:
         """Reap adopted children as they end, until there are none or the context is left."""
         while not self._is_closing.is_set():
             try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if ended is None or not self._is_adopted(ended.si_pid):
-                self._is_closing.wait(_YIELD_SECONDS)  # whoever started this child in our process waits for it there
-                continue
-            with contextlib.suppress(ChildProcessError):
-                _, status = os.waitpid(ended.si_pid, 0)
-                with self._has_ended:
-                    self._endings[ended.si_pid] = os.waitstatus_to_exitcode(status)
-                    self._has_ended.notify_all()
+            if not any([self._reap_ended(pid) for pid in self._adopted()]):
+                self._is_closing.wait(_YIELD_SECONDS)  # another child ended, and whoever started it waits for it
+
+    def _reap_ended(self, pid: int) -> bool:
+        """Reap the child ``pid`` if it has ended."""
+        try:
+            ended, status = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if ended:
+            with self._has_ended:
+                self._endings[pid] = os.waitstatus_to_exitcode(status)
+                self._has_ended.notify_all()
+        return bool(ended)
 
     def end_all(self) -> None:
         """End every adopted child that still runs, and wait until each is gone.
