@@ -223,6 +223,7 @@ def _why(error: ImagekitError) -> str:
     cause = error.__cause__
     while cause is not None and not isinstance(cause, ImagekitError):
         if isinstance(cause, OSError) and cause.strerror:
-            return str(cause.strerror).partition("\n")[0]
+            where = f": {cause.filename}" if cause.filename and str(cause.filename) not in error.message else ""
+            return str(cause.strerror).partition("\n")[0] + where
         cause = cause.__cause__ or cause.__context__
     return str(cause or error.__cause__ or "").partition("\n")[0]

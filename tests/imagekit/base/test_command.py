@@ -9,6 +9,7 @@ import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import pytest
@@ -47,20 +48,28 @@ def show(word: str, progress: Progress, output: str) -> None:
     print_result(Document(first_word=word), output=output, text=lambda: f"text {word}")
 
 
-@click.command("fail")
-@click.argument("how")
-def fail(how: str) -> None:
+def fail_with_cause(how: str) -> NoReturn:
     match how:
-        case "image":
-            raise ImageError("the image is odd", hint="use another") from OSError(5, "disk on fire\nsecond line")
-        case "network":
-            raise NetworkError("no answer")
         case "wrapped":
             inner = ValueError("Pool(port=443): Max retries exceeded")
             inner.__context__ = OSError(113, "No route to host")
             raise NetworkError("no answer") from inner
+        case "elsewhere":
+            raise NotFoundError("cannot import into x: No such file") from OSError(2, "No such file", "/nowhere")
         case "said already":
             raise NotFoundError("there is no file x") from NotFoundError("there is no file x")
+        case _:
+            raise ImageError("the image is odd", hint="use another") from OSError(5, "disk on fire\nsecond line")
+
+
+@click.command("fail")
+@click.argument("how")
+def fail(how: str) -> None:
+    match how:
+        case "image" | "wrapped" | "elsewhere" | "said already":
+            fail_with_cause(how)
+        case "network":
+            raise NetworkError("no answer")
         case "full":
             raise OSError(28, "No space left on device")
         case "interrupt":
@@ -100,6 +109,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ("image", 8, "error: the image is odd\n  why:  disk on fire\n  hint: use another\n"),
         ("network", 6, "error: no answer\n"),
         ("wrapped", 6, "error: no answer\n  why:  No route to host\n"),
+        ("elsewhere", 3, "error: cannot import into x: No such file\n  why:  No such file: /nowhere\n"),
         ("said already", 3, "error: there is no file x\n"),
         (
             "full",
