@@ -116,6 +116,8 @@ def open_target(location: str, *, overwrite: bool, scratch: Path | None) -> Iter
     """
     if not location:
         raise UsageError("no target is named", hint="name a directory, a file or a block device")
+    if scratch is not None and not scratch.is_dir():
+        raise NotFoundError(f"there is no directory {scratch} for temporary copies", hint="create it first, or leave --scratch out")
     path = Path(location)
     try:
         mode = path.stat().st_mode
@@ -308,10 +310,10 @@ def _lock_partial(directory: int, name: str, *, path: Path) -> int:
         descriptor = _open_partial(directory, name)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except BlockingIOError:
             os.close(descriptor)
             hint = "wait until it ends, or end it"
-            raise UsageError(f"another import writes {path}", reason="TargetBusy", hint=hint) from error
+            raise UsageError(f"another import writes {path}", reason="TargetBusy", hint=hint) from None
         if _is_ours(descriptor, directory, name):
             return descriptor
         os.close(descriptor)

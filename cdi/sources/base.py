@@ -76,17 +76,3 @@ class CountedReader:
         content = self._reader.read_at(offset_bytes, size_bytes)
         self._on_bytes(len(content))
         return content
-
-
-class SequentialStream:
-    """A reader at any place, read in order."""
-
-    def __init__(self, reader: RandomReader) -> None:
-        self._reader = reader
-        self._position = 0
-
-    def read(self, size_bytes: int, /) -> bytes:
-        """Return the next bytes."""
-        content = self._reader.read_at(self._position, size_bytes)
-        self._position += len(content)
-        return content

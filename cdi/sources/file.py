@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cdi.sources.base import CountedReader, CountedStream, OnBytes, OpenedSource, SequentialStream
+from cdi.sources.base import CountedReader, CountedStream, OnBytes, OpenedSource
 from imagekit.base.errors import NotFoundError, VerificationError
 from imagekit.base.files import open_regular
+from imagekit.formats.compressed import ReaderStream
 from imagekit.stream import FileReader
 
 _STANDARD_INPUT = 0
@@ -33,7 +34,7 @@ def open_file_source(path: Path, *, on_bytes: OnBytes) -> Iterator[OpenedSource]
         reader = CountedReader(FileReader(descriptor), on_bytes)
         yield OpenedSource(
             name=str(path),
-            open_stream=lambda: SequentialStream(reader),
+            open_stream=lambda: ReaderStream(reader),
             size_bytes=reader.size_bytes,
             fetch_bytes=reader.size_bytes,
             reader=reader,

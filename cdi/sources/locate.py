@@ -47,6 +47,9 @@ def open_job_source(
         from cdi.sources.http import open_http_source
 
         return open_http_source(job.source, access=access, progress=progress, on_bytes=on_bytes)
+    if "://" in job.source:
+        hint = "a source is docker://registry/name:tag, an http(s) URL, a file, or - for standard input"
+        raise UsageError(f"nothing is imported from a {job.source.partition('://')[0][:40]}:// address", hint=hint)
     from cdi.sources.file import open_file_source, open_standard_input
 
     if job.source == _STANDARD_INPUT:

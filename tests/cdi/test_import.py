@@ -303,6 +303,7 @@ def test_a_disk_over_itself(tmp_path: Path, volume: Path) -> None:
         ("nowhere.qcow2", {}, NotFoundError),
         ("oci:nowhere:1", {}, NotFoundError),
         ("http://", {}, UsageError),
+        ("s3://bucket/disk.qcow2", {}, UsageError),
         (".", {}, UsageError),
         ("nowhere.qcow2", {"platform": "linux/arm64"}, UsageError),
         ("oci:nowhere:1", {"checksum": "sha256:" + "0" * 64}, UsageError),

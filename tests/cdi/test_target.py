@@ -149,6 +149,13 @@ def test_a_missing_directory_is_not_made(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_a_missing_directory_for_temporary_copies_is_told(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    with pytest.raises(NotFoundError, match=str(missing)), open_target(str(tmp_path), overwrite=False, scratch=missing):
+        pass
+    assert names(tmp_path) == []
+
+
 def test_no_name_is_not_the_current_directory() -> None:
     with pytest.raises(UsageError, match="no target"), open_target("", overwrite=False, scratch=None):
         pass

@@ -47,6 +47,7 @@ def test_help_has_an_example_and_no_bare_option(words: tuple[str, ...], command:
     text = command.get_help(click.Context(command, info_name=" ".join(words)))
     if not isinstance(command, click.Group):
         assert "Example" in text
+    assert "\\b" not in text, "a raw docstring prints click's mark for lines that are not to be wrapped"
     bare = [option.name for option in command.params if isinstance(option, click.Option) and not option.help and not option.hidden]
     assert not bare, f"options without help: {bare}"
 
