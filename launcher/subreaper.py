@@ -44,11 +44,13 @@ class Subreaper:
 
     def reap(self) -> None:
         """Reap adopted children as they end, until there are none or the context is left."""
-        while not self._is_closing.is_set():
+        while True:
             try:
                 os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
             except ChildProcessError:
                 return
+            if self._is_closing.is_set():
+                return  # what ended is a child of whoever came after us
             if not any([self._reap_ended(pid) for pid in self._adopted()]):
                 self._is_closing.wait(_YIELD_SECONDS)  # another child ended, and whoever started it waits for it
 

@@ -53,3 +53,16 @@ def test_own_child_keeps_its_exit_code(tmp_path: Path) -> None:
         assert sibling.wait(10) == 3
         own.kill()
         assert own.wait(10) == -signal.SIGKILL
+
+
+def test_children_started_afterwards_are_not_touched() -> None:
+    own = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    with adoption(), reaping(own.pid):
+        pass
+    child = subprocess.Popen(["sh", "-c", "exit 3"], start_new_session=True)
+    deadline = time.monotonic() + 1
+    while Path(f"/proc/{child.pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert child.wait(10) == 3
+    own.kill()
+    own.wait()
