@@ -87,7 +87,7 @@ def run_machine(request: RunRequest, *, progress: Progress) -> Life:
         stack.enter_context(stop_signals(events, make=StopRequested))
         directory = stack.enter_context(run_directory())
         with _as_usage_errors():
-            disks = _disks(request, found, directory, stack)
+            disks = _disks(request, found, directory=directory, stack=stack)
             spec = _specification(request, disks=disks, accelerator=accelerator, directory=directory)
         state = directory / "libvirt"
         state.mkdir(mode=0o700)
@@ -124,7 +124,7 @@ def _choose_accelerator(request: RunRequest, progress: Progress) -> Accelerator:
     return accelerator
 
 
-def _disks(request: RunRequest, found: FoundDisk, directory: Path, stack: contextlib.ExitStack) -> tuple[Disk, ...]:
+def _disks(request: RunRequest, found: FoundDisk, *, directory: Path, stack: contextlib.ExitStack) -> tuple[Disk, ...]:
     """Return the machine's disks, locked until ``stack`` is left."""
     stack.enter_context(disk_lock(found.path, is_shared=found.is_template or found.format is DiskFormat.ISO))
     place = (directory / "disks") if request.persist is None else request.persist.resolve()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from launcher.subreaper import Subreaper, adoption, reaping
 
 _LOG_BYTES = 64 * 1024
 _LOG_LINES = 5
+_SAID_BY_QEMU = re.compile(r"(?:\S+ )?qemu-system-\S+: ")  # the command line is in the log as well, and may hold anything
 
 
 @contextlib.contextmanager
@@ -102,14 +104,14 @@ class LibvirtHypervisor:
         """Return how QEMU ended and what it said last."""
         exit_code = self._reaper.exit_code(pid) if pid is not None else None
         words = []
-        if exit_code is not None:
-            words.append(
-                f"QEMU was ended by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"QEMU's exit code was {exit_code}"
-            )
+        if exit_code is not None and exit_code < 0:
+            words.append(f"QEMU was ended by {signal.Signals(-exit_code).name}")
+        elif exit_code is not None:
+            words.append(f"QEMU's exit code was {exit_code}")
         with contextlib.suppress(OSError), self._daemon.machine_log(name).open("rb") as log:
             log.seek(max(0, self._daemon.machine_log(name).stat().st_size - _LOG_BYTES))
             lines = log.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
-            words += [line for line in lines if line.startswith("qemu")][-_LOG_LINES:]
+            words += [line for line in lines if _SAID_BY_QEMU.match(line)][-_LOG_LINES:]
         return "\n".join(words)
 
 
@@ -128,7 +130,9 @@ class _End:
         self._has_panicked = False
         self._was_told_by_host = False
 
-    def on_lifecycle(self, _connection: Any, _domain: Any, event: int, detail: int, _opaque: Any) -> None:
+    def on_lifecycle(self, *arguments: Any) -> None:
+        """Take libvirt's callback: connection, domain, event, detail, and what was registered with it."""
+        _, _, event, detail, _ = arguments
         if event == libvirt.VIR_DOMAIN_EVENT_CRASHED:
             self._has_panicked = True
         elif event == libvirt.VIR_DOMAIN_EVENT_SHUTDOWN:
