@@ -199,6 +199,8 @@ def translate_os_error(error: OSError, *, doing: str) -> ImagekitError:
         return NoSpaceError(message, hint="free some space there, or choose another place")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return NotFoundError(message, hint="check the name and the directory")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno == errno.EROFS:
+        return AccessError(message, reason="Forbidden", hint="mount it for writing, or choose another place")
+    if error.errno in (errno.EACCES, errno.EPERM):
         return AccessError(message, reason="Forbidden", hint="look at the owner and the mode of the file and its directories")
     return ImagekitError(message, reason="IOError" if error.errno == errno.EIO else "")

@@ -184,3 +184,8 @@ def test_system_errors_become_ours(number: int, family: type[ImagekitError], rea
     assert type(error) is family
     assert error.reason == reason
     assert error.message.startswith("cannot write x: ")
+
+
+def test_a_read_only_file_system_is_no_matter_of_modes() -> None:
+    error = files.translate_os_error(OSError(errno.EROFS, "Read-only file system"), doing="write x")
+    assert "mount" in error.hint
