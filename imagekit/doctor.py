@@ -25,8 +25,8 @@ from imagekit.base.units import GIB, MIB, format_size
 _LIMITS = ProcessLimits(timeout_seconds=10, address_space_bytes=GIB, output_bytes=MIB)
 _OLDEST_QEMU = (7, 0)
 _OLDEST_PYTHON = (3, 11)
-_LIBRARIES = ("click", "docker", "isal", "platformdirs", "PyYAML", "requests", "tqdm", "zstandard")
-_LAUNCHER_LIBRARIES = ("libvirt-python", "msgspec", "pycdlib")
+_LIBRARIES = ("click", "docker", "isal", "platformdirs", "PyYAML", "requests", "tqdm", "urllib3", "zstandard")
+_LAUNCHER_LIBRARIES = ("libvirt-python", "msgspec")
 _DOCKER_SECONDS = 5
 _LEAST_FREE_BYTES, _COMFORTABLE_FREE_BYTES = GIB, 10 * GIB
 
