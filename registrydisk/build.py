@@ -107,11 +107,15 @@ def build_image(request: BuildRequest, target: ImageTarget, *, progress: Progres
 def build_index(
     requests: Sequence[BuildRequest], target: ImageTarget, *, progress: Progress, clock: Clock = SYSTEM_CLOCK
 ) -> BuiltIndex:
-    """Build an image for each platform, and the index that joins them under the target's tag."""
+    """Build an image for each platform, and the index that joins them under the target's tag.
+
+    Raises:
+        UsageError: Two requests are for one platform, or as ``build_image``.
+    """
+    platforms = [str(request.platform or machine_platform()) for request in requests]
+    if len(set(platforms)) != len(platforms):  # before anything is read or sent
+        raise UsageError(f"one platform is named twice: {', '.join(platforms)}", hint="name one disk for each platform")
     built = [_build(request, target, progress=progress, clock=clock, is_top=False) for request in requests]
-    platforms = [str(image.platform) for image, _ in built]
-    if len(set(platforms)) != len(platforms):
-        raise UsageError(f"one platform is named twice: {', '.join(platforms)}")
     descriptors = sorted((descriptor for _, descriptor in built), key=lambda descriptor: str(descriptor.platform))
     raw = Index(media_type=OCI_INDEX, manifests=tuple(descriptors)).to_raw()
     target.write_manifest(raw)

@@ -176,8 +176,10 @@ def test_an_index_joins_platforms_in_one_order(qcow2: Path, raw: Path, tmp_path:
 
 
 def test_one_platform_twice_is_refused(qcow2: Path) -> None:
+    store = MemoryStore()
     with pytest.raises(UsageError):
-        build_index([BuildRequest(disk=str(qcow2), platform=AMD64)] * 2, MemoryStore(), progress=SilentProgress())
+        build_index([BuildRequest(disk=str(qcow2), platform=AMD64)] * 2, store, progress=SilentProgress())
+    assert not store.blobs
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", ".", "..", ".wh.x", "a\nb", "x" * 300])
