@@ -10,9 +10,7 @@ The target appears under its name when it is complete and on the disk.
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,10 +19,11 @@ from imagekit import qemu_img
 from imagekit.base.errors import ImageError
 from imagekit.base.files import atomic_file, atomic_path, opened_regular, translate_os_error
 from imagekit.base.progress import Progress
-from imagekit.base.readers import RandomReader
+from imagekit.base.readers import CountedReader
 from imagekit.base.units import MIB, format_size
 from imagekit.compression import open_decompressed
 from imagekit.disk import identify, image_file, require_name_fits, require_whole_readable, require_writable
+from imagekit.formats.compressed import ReaderStream
 from imagekit.image import Compression, DiskFormat, ImageInfo
 from imagekit.inspection import inspect_reader, require_safe
 from imagekit.qemu_img import ImageFile, TargetOptions
@@ -117,10 +116,11 @@ def _decode(source: Path, target: Path, *, info: ImageInfo, progress: Progress) 
         progress.phase("convert", info.file_size_bytes) as phase,
         FileWriter(file.fileno(), is_device=False, capacity_bytes=None) as writer,
     ):
+        reader = CountedReader(FileReader(descriptor), phase.advance)
         if info.compression is Compression.NONE:
-            decode_random(info.format, _CountedReader(FileReader(descriptor), phase.advance), writer)
+            decode_random(info.format, reader, writer)
         else:
-            stream = open_decompressed(_CountedStream(descriptor, phase.advance), info.compression)
+            stream = open_decompressed(ReaderStream(reader), info.compression)
             decode_stream(info.format, stream, writer, open_spill=lambda: _unnamed_file(target))
         writer.finish()
 
@@ -157,7 +157,8 @@ def _rewrite(
 def _unpack(source: Path, unpacked: BinaryIO, *, info: ImageInfo, progress: Progress) -> None:
     """Decompress ``source``, and hold what came out against the verdict: it is what qemu-img is going to open."""
     with opened_regular(source) as descriptor, progress.phase("unpack", info.file_size_bytes) as phase:
-        stream = open_decompressed(_CountedStream(descriptor, phase.advance), info.compression)
+        reader = CountedReader(FileReader(descriptor), phase.advance)
+        stream = open_decompressed(ReaderStream(reader), info.compression)
         room_bytes = info.virtual_size_bytes + info.virtual_size_bytes // 8 + _MOST_OVERHEAD_BYTES
         while chunk := stream.read(_COPY_BYTES):
             room_bytes -= len(chunk)
@@ -176,33 +177,3 @@ def _unpack(source: Path, unpacked: BinaryIO, *, info: ImageInfo, progress: Prog
 def _unnamed_file(target: Path) -> BinaryIO:
     """Return a file beside ``target`` that has no name, so that nothing is left when we are killed."""
     return tempfile.TemporaryFile(dir=target.parent, prefix=f".{target.name}.")
-
-
-class _CountedStream:
-    """A file read in order, with progress."""
-
-    def __init__(self, descriptor: int, advance: Callable[[int], None]) -> None:
-        self._descriptor = descriptor
-        self._advance = advance
-
-    def read(self, size_bytes: int, /) -> bytes:
-        data = os.read(self._descriptor, size_bytes)
-        self._advance(len(data))
-        return data
-
-
-class _CountedReader:
-    """A file read anywhere, with progress."""
-
-    def __init__(self, reader: RandomReader, advance: Callable[[int], None]) -> None:
-        self._reader = reader
-        self._advance = advance
-
-    @property
-    def size_bytes(self) -> int:
-        return self._reader.size_bytes
-
-    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        data = self._reader.read_at(offset_bytes, size_bytes)
-        self._advance(len(data))
-        return data

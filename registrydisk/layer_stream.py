@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from imagekit.base.errors import ImageError
+from imagekit.base.readers import CountedStream
 from imagekit.base.units import GIB, format_size
 from imagekit.compression import PeekableStream, detect_compression, open_decompressed
 from imagekit.image import Compression
@@ -25,19 +26,6 @@ _DRAIN_BYTES = 1 << 20
 _FREE_BYTES = GIB
 _LARGEST_RATIO = 2000
 """Deflate reaches 1030:1; only zstd can do more, and nothing but a disk, which has its own bound, has a reason to."""
-
-
-class _Counted:
-    """Tells how many bytes pass."""
-
-    def __init__(self, stream: ByteStream, on_bytes: Callable[[int], None]) -> None:
-        self._stream = stream
-        self._on_bytes = on_bytes
-
-    def read(self, size_bytes: int, /) -> bytes:
-        chunk = self._stream.read(size_bytes)
-        self._on_bytes(len(chunk))
-        return chunk
 
 
 class LayerStream:
@@ -101,7 +89,7 @@ def open_layer(
     with contextlib.ExitStack() as stack:
         reader = source.open_blob(descriptor)
         stack.callback(reader.close)
-        counted: ByteStream = _Counted(reader, on_bytes) if on_bytes is not None else reader
+        counted: ByteStream = CountedStream(reader, on_bytes) if on_bytes is not None else reader
         blob = VerifyingStream(counted, digest=descriptor.digest, size_bytes=descriptor.size_bytes, what=what)
         fetched = stack.enter_context(contextlib.closing(ReadAhead(blob, name="fetch layer")))
         compression, stream = _inflated(fetched, what)

@@ -43,36 +43,3 @@ class OpenedSource:
     verify: Callable[[], None] = _nothing_to_verify
     manifest_digest: str = ""
     payload_path: str = ""
-
-
-class CountedStream:
-    """A stream that tells how many bytes pass."""
-
-    def __init__(self, stream: ByteStream, on_bytes: OnBytes) -> None:
-        self._stream = stream
-        self._on_bytes = on_bytes
-
-    def read(self, size_bytes: int, /) -> bytes:
-        """Return the next bytes."""
-        chunk = self._stream.read(size_bytes)
-        self._on_bytes(len(chunk))
-        return chunk
-
-
-class CountedReader:
-    """A reader at any place that tells how many bytes were read."""
-
-    def __init__(self, reader: RandomReader, on_bytes: OnBytes) -> None:
-        self._reader = reader
-        self._on_bytes = on_bytes
-
-    @property
-    def size_bytes(self) -> int:
-        """Length of the whole."""
-        return self._reader.size_bytes
-
-    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return the bytes there."""
-        content = self._reader.read_at(offset_bytes, size_bytes)
-        self._on_bytes(len(content))
-        return content

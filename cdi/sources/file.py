@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from cdi.sources.base import CountedReader, CountedStream, OnBytes, OpenedSource
+from cdi.sources.base import OnBytes, OpenedSource
 from imagekit.base.errors import NotFoundError, VerificationError
 from imagekit.base.files import open_regular
+from imagekit.base.readers import CountedReader, CountedStream
 from imagekit.formats.compressed import ReaderStream
 from imagekit.stream import FileReader
 

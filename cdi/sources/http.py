@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from cdi.sources.base import CountedStream, OnBytes, OpenedSource
+from cdi.sources.base import OnBytes, OpenedSource
 from imagekit.base.progress import Progress
-from imagekit.base.readers import ByteStream
+from imagekit.base.readers import ByteStream, CountedStream
 from imagekit.base.units import KIB, MIB
 from registrydisk.access import RegistryAccess
 from registrydisk.http_file import HttpFile, open_http

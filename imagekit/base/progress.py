@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -57,7 +58,7 @@ class Progress(Protocol):
         ...
 
 
-class _Counter:
+class _Counter(ABC):
     """Counts a phase and decides when it is time to tell."""
 
     def __init__(self, name: str, total_bytes: int | None, clock: Clock) -> None:
@@ -106,11 +107,13 @@ class _Counter:
     def since_told_share(self) -> float:
         return (self.done_bytes - self._told_bytes) / self.total_bytes if self.total_bytes else 0.0
 
+    @abstractmethod
     def _is_due(self) -> bool:
-        raise NotImplementedError
+        """Return whether enough happened since the last time."""
 
+    @abstractmethod
     def tell(self, *, is_last: bool = False) -> None:
-        raise NotImplementedError
+        """Print where the phase is."""
 
 
 class _PlainCounter(_Counter):

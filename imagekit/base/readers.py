@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -24,3 +25,36 @@ class RandomReader(Protocol):
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Return exactly ``size_bytes`` from ``offset_bytes``, or fewer only at the end."""
         ...
+
+
+class CountedStream:
+    """A stream that tells how many bytes pass."""
+
+    def __init__(self, stream: ByteStream, on_bytes: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._on_bytes = on_bytes
+
+    def read(self, size_bytes: int, /) -> bytes:
+        """Return the next bytes."""
+        chunk = self._stream.read(size_bytes)
+        self._on_bytes(len(chunk))
+        return chunk
+
+
+class CountedReader:
+    """A reader at any place that tells how many bytes were read."""
+
+    def __init__(self, reader: RandomReader, on_bytes: Callable[[int], None]) -> None:
+        self._reader = reader
+        self._on_bytes = on_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the whole."""
+        return self._reader.size_bytes
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Return ``size_bytes`` from ``offset_bytes``."""
+        chunk = self._reader.read_at(offset_bytes, size_bytes)
+        self._on_bytes(len(chunk))
+        return chunk

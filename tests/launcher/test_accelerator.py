@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagekit.base.errors import ToolError
-from imagekit.base.process import ProcessLimits, find_program, run
+from imagekit.base.process import ProcessLimits, run
 from launcher import accelerator
 from launcher.accelerator import AcceleratorChoice, choose_accelerator, is_kvm_proven, probe_arguments, runs_probe
 from launcher.spec import Accelerator
@@ -18,8 +18,8 @@ LIMITS = ProcessLimits(timeout_seconds=30)
 
 @pytest.mark.process
 def test_sector_is_assembled_from_its_source(tmp_path: Path) -> None:
-    if find_program("as") is None or find_program("ld") is None:
-        pytest.skip("needs binutils")
+    require_program("as")
+    require_program("ld")
     source = Path(accelerator.__file__).with_name("kvm_probe.S")
     run(["as", "-o", str(tmp_path / "o"), str(source)], purpose="assemble", limits=LIMITS)
     link = ["ld", "-Ttext", "0x7c00", "--oformat", "binary", "-o", str(tmp_path / "bin"), str(tmp_path / "o")]

@@ -17,7 +17,7 @@ from launcher.hypervisor.daemon import LibvirtDaemon, emulator, libvirt_daemon
 from launcher.spec import Firmware
 from launcher.subreaper import adoption, reaping
 from tests.launcher.domain.test_domain import SPECS
-from tests.support.prerequisites import require_program
+from tests.support.prerequisites import missing, require_program
 
 pytestmark = [pytest.mark.boot, pytest.mark.xdist_group("boot")]
 
@@ -47,7 +47,7 @@ def daemon(cache: Path) -> Iterator[LibvirtDaemon]:
 def test_libvirt_accepts_the_domain(daemon: LibvirtDaemon, cache: Path, name: str) -> None:
     """The schema is checked as well as what libvirt makes of it; EFI only where its firmware is installed."""
     if SPECS[name].firmware is Firmware.EFI and not list(Path("/usr/share/qemu/firmware").glob("*x86_64*")):
-        pytest.skip("needs OVMF")
+        missing("EFI firmware (ovmf)")
     connection = libvirt.open(daemon.uri)
     try:
         text = domain_xml(SPECS[name], emulator=str(emulator(daemon.root, cache=cache)))
