@@ -10,9 +10,9 @@ import pytest
 
 from tests.support.prerequisites import require_root
 
-pytest_plugins = ["tests.support.fixtures"]
+pytest_plugins = ["tests.support.fixtures", "tests.cluster.fixtures"]
 
-_IMPLIED = {"docker": {"process", "network", "root"}, "boot": {"process", "network"}}
+_IMPLIED = {"docker": {"process", "network", "root"}, "boot": {"process", "network"}, "cluster": {"process", "network", "root"}}
 _EVENTS = {
     "subprocess.Popen": "process",
     "os.posix_spawn": "process",
@@ -52,8 +52,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one daemon in one worker, and check that root is there where it is needed."""
     for item in items:
-        if item.get_closest_marker("docker"):
-            item.add_marker(pytest.mark.xdist_group("docker"))
+        for group in ("docker", "cluster"):
+            if item.get_closest_marker(group):
+                item.add_marker(pytest.mark.xdist_group(group))
         if "root" in marks_of(item):
             item.add_marker(pytest.mark.usefixtures("_root"))
 

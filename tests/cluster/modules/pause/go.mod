@@ -1,0 +1,3 @@
+module imagekit.test/pause
+
+go 1.26
