@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.support.prerequisites import missing, require_root
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Cluster:
     """A two-node cluster for the session; the test needs the mark ``cluster``.
 
     ``IMAGEKIT_TEST_CLUSTER`` names one that stands already (``dev`` after `./dev cluster up`) and stays.
@@ -25,10 +26,12 @@ def cluster() -> Iterator[Cluster]:
     require_root()
     _require_go()
     if standing := os.environ.get("IMAGEKIT_TEST_CLUSTER"):
-        yield Cluster.load(standing)
-        return
-    with running_cluster(f"test-{os.getpid()}") as running:
-        yield running
+        return Cluster.load(standing)
+    with contextlib.ExitStack() as stack:
+        started = stack.enter_context(running_cluster(f"test-{os.getpid()}"))
+        # Not at the fixture's own end: that comes within the last test, which may be one that starts no programs.
+        request.config.add_cleanup(stack.pop_all().close)
+        return started
 
 
 @pytest.fixture
