@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import socket
 import sys
@@ -101,6 +102,8 @@ class Console:
         while view:
             try:
                 view = view[os.write(self._output_fd, view) :]
+            except BlockingIOError:  # whoever shares the descriptor made it so
+                select.select([], [self._output_fd], [])
             except BrokenPipeError:  # nobody reads any more: the machine goes on without an audience
                 self._output_fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         return bool(chunk)
@@ -117,8 +120,9 @@ class Console:
             self._input_fd = None
             return
         if self._has_escape and ESCAPE in typed:
+            for _ in range(typed.count(ESCAPE)):
+                self._on_escape()
             typed = typed.replace(ESCAPE, b"")
-            self._on_escape()
         self._pending += typed
 
 
@@ -151,5 +155,6 @@ def _raw_terminal(descriptor: int) -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
-        print(file=sys.stderr)  # the guest's cursor is somewhere in a line
+        with contextlib.suppress(termios.error, OSError):  # the terminal may be gone: that is what SIGHUP tells
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+            print(file=sys.stderr)  # the guest's cursor is somewhere in a line

@@ -161,7 +161,36 @@ def test_terminal_is_raw_escapes_and_is_restored(tmp_path: Path) -> None:
         assert not termios.tcgetattr(slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
         os.write(master, b"a\x03b\x1dc")
         assert ends.typed(4) == b"a\x03bc"
-        assert ends.escapes == [1]
+        os.write(master, b"\x1d\x1dd")
+        assert ends.typed(1) == b"d"
+        assert ends.escapes == [1, 1, 1]
     assert termios.tcgetattr(slave) == before
     os.close(slave)
     os.close(master)
+
+
+def test_terminal_that_hangs_up_is_not_an_error(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    with connected(tmp_path, input_fd=slave, user_in=master) as ends:
+        os.close(master)
+        ends.guest.sendall(b"on")
+        assert ends.shown(2) == b"on"
+    os.close(slave)
+
+
+def test_output_that_does_not_block_loses_nothing(tmp_path: Path) -> None:
+    user_out, output_fd = os.pipe()
+    os.set_blocking(output_fd, False)
+    sent = 0
+    with (
+        console(tmp_path / "socket", input_fd=None, output_fd=output_fd, on_escape=lambda: None),
+        socket.socket(socket.AF_UNIX) as guest,
+        open(user_out, "rb") as reader,
+    ):
+        guest.settimeout(0.5)
+        guest.connect(str(tmp_path / "socket"))
+        with contextlib.suppress(TimeoutError):
+            while sent < 1 << 24:
+                sent += guest.send(b"x" * 65536)
+        assert reader.read(sent) == b"x" * sent
+    os.close(output_fd)
