@@ -51,13 +51,15 @@ def find_volume(path: Path, *, disk_format: DiskFormat | None = None) -> FoundDi
 
     Raises:
         NotFoundError: There is no disk.
-        UsageError: The directory holds several disks, or its disk is asked to be something else than raw.
+        UsageError: The directory holds several disks or a link in place of ``disk``, or its disk is asked to be something
+            else than raw.
         ImageError: The file is unsafe, or of a format that a machine cannot boot.
     """
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise NotFoundError(f"there is no volume {path}") from error
+        hint = "write the transport before an image's name: docker://registry/name:tag"
+        raise NotFoundError(f"there is no volume {path}", hint=hint) from error
     path = path.resolve()
     if stat.S_ISDIR(mode):
         if disk_format not in (None, DiskFormat.RAW):
@@ -108,6 +110,8 @@ def _disk_in(directory: Path) -> Path:
     """Return the one disk of a volume with a file system."""
     if (directory / "disk.img").exists():
         return directory / "disk.img"
+    if (directory / "disk").is_symlink():  # whoever filled the volume would choose a file outside of it
+        raise UsageError(f"{directory / 'disk'} is a symbolic link", hint="name the file itself: links are not followed")
     found = sorted((directory / "disk").glob("*.img"))
     if not found:
         raise NotFoundError(

@@ -26,7 +26,7 @@ GUEST_FORMATS = frozenset({DiskFormat.RAW, DiskFormat.QCOW2, DiskFormat.ISO})
 _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7), without its final zero
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?")
 _MAC = re.compile(r"[0-9a-f][02468ace](?::[0-9a-f]{2}){5}")
-_PRINTABLE_PATH = re.compile(r"/[^\x00-\x1f\x7f]*")
+_PRINTABLE_PATH = re.compile(r"/[^\x00-\x1f\x7f\ud800-\udfff]*")  # lone surrogates: bytes that are not UTF-8
 
 
 def _require(is_so: bool, message: str) -> None:
@@ -35,7 +35,7 @@ def _require(is_so: bool, message: str) -> None:
 
 
 def _require_path(path: str, what: str) -> None:
-    _require(_PRINTABLE_PATH.fullmatch(path) is not None, f"{what} {path!r} is not an absolute path of printable characters")
+    _require(_PRINTABLE_PATH.fullmatch(path) is not None, f"{what} {path!r} is not an absolute path of printable UTF-8 characters")
 
 
 class Accelerator(StrEnum):

@@ -46,6 +46,22 @@ def test_directory_needs_one_disk(tmp_path: Path) -> None:
         find_volume(tmp_path / "absent")
 
 
+def test_link_in_place_of_the_folder_of_disks_is_refused(tmp_path: Path) -> None:
+    volume, elsewhere = tmp_path / "volume", tmp_path / "elsewhere"
+    for directory in (volume, elsewhere):
+        directory.mkdir()
+    (elsewhere / "another.img").write_bytes(bytes(512))
+    (volume / "disk").symlink_to(elsewhere)
+    with pytest.raises(UsageError, match="disk is a symbolic link"):
+        find_volume(volume)
+
+
+def test_name_without_a_transport_gets_a_hint() -> None:
+    with pytest.raises(NotFoundError) as caught:
+        find_volume(Path("quay.io/me/fedora:42"))
+    assert "docker://" in caught.value.hint
+
+
 def test_file_is_what_the_inspector_or_the_user_says(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(bytes(1024))

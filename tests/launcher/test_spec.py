@@ -69,6 +69,7 @@ REFUSED = {
     "an unknown field deep inside": (document(disks=[{"path": "/a", "format": "raw", "x": 1}]), "disks[0]"),
     "a relative path": (document(disks=[{"path": "a", "format": "raw"}]), "absolute path"),
     "a control character in a path": (document(disks=[{"path": "/a\nb", "format": "raw"}]), "printable"),
+    "a path that is not UTF-8": (document(disks=[{"path": "/a\udcff", "format": "raw"}]), "not the document"),
     "an unknown format": (document(disks=[{"path": "/a", "format": "auto"}]), "'auto'"),
     "a format for import only": (document(disks=[{"path": "/a", "format": "vmdk"}]), "cannot use the format vmdk"),
     "no disk": (document(disks=[]), "0 disks"),
@@ -114,6 +115,11 @@ def test_mac_is_stable_and_local() -> None:
     assert spec.mac == MachineSpec(name="vm", disks=spec.disks).mac
     assert spec.mac.startswith("52:54:00:")
     assert spec.mac != MachineSpec(name="vn", disks=spec.disks).mac
+
+
+def test_path_that_is_not_utf8_is_refused() -> None:
+    with pytest.raises(ValueError, match="UTF-8"):
+        Disk(path="/a\udcff", format=DiskFormat.RAW)
 
 
 def test_base_is_checked() -> None:
