@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from imagekit.base.clock import SYSTEM_CLOCK
 from imagekit.base.errors import UsageError
+from imagekit.base.files import translate_os_error
 from imagekit.base.progress import Progress
 from imagekit.base.units import MIB
 from imagekit.image import DiskFormat
@@ -158,11 +160,29 @@ def _open_console(request: RunRequest, spec: MachineSpec, stack: contextlib.Exit
     if not spec.console_socket:
         return
     if request.console == ConsoleKind.TTY:
-        input_fd, output_fd = _terminal_input(), sys.stdout.fileno()
+        input_fd, output_fd = _terminal_input(), _terminal_output()
     else:
-        input_fd, output_fd = None, os.open(request.console, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        input_fd, output_fd = None, _open_console_file(request.console)
         stack.callback(os.close, output_fd)
     stack.enter_context(console(Path(spec.console_socket), input_fd=input_fd, output_fd=output_fd, on_escape=on_escape))
+
+
+def _open_console_file(path: str) -> int:
+    """Open ``path`` to append to it; a pipe must have its reader, for no signal ends the wait for one."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise UsageError(f"nobody reads the pipe {path}", hint="start its reader first") from None
+        raise translate_os_error(error, doing=f"open the console {path!r}") from error
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _terminal_output() -> int:
+    if sys.stdout is None:  # closed by whoever started us
+        raise UsageError("the console has no place to go: standard output is closed", hint="use --console none, or a file")
+    return sys.stdout.fileno()
 
 
 def _terminal_input() -> int | None:
