@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from imagekit.base.errors import UsageError
 from imagekit.base.units import parse_size
 from imagekit.image import DiskFormat
 from launcher.accelerator import AcceleratorChoice
+from launcher.disks import is_image
 from launcher.machine import RunRequest
 from launcher.spec import Bus, Firmware, Network, NetworkKind, PortForward
 from registrydisk.access import RegistryAccess
@@ -27,6 +29,7 @@ def read_request(source: str, *, access: RegistryAccess, options: Mapping[str, A
     """
     import platformdirs
 
+    _require_meaning(source, options)
     forwards = tuple(parse_forward(text) for text in options["forwards"])
     kind = NetworkKind(options["network"])
     if forwards and kind is not NetworkKind.USER:
@@ -48,6 +51,20 @@ def read_request(source: str, *, access: RegistryAccess, options: Mapping[str, A
         cache=Path(environment.get("IMAGEKIT_CACHE") or platformdirs.user_cache_dir("imagekit")) / "launcher",
         access=access,
     )
+
+
+def _require_meaning(source: str, options: Mapping[str, Any]) -> None:
+    """Refuse what means nothing, and what would be ignored: an option of images beside a volume, or the other way round."""
+    if not source:
+        raise UsageError("the name of the volume is empty")
+    if is_image(source):
+        if options["disk_format"]:
+            raise UsageError("--format is for volumes: the disk in an image is inspected")
+    elif options["persist"] or options["platform"]:
+        hint = "a volume keeps what the guest writes; an image begins with its transport, like docker:// or oci:"
+        raise UsageError(f"--persist and --platform are for images, and {source!r} is a volume", hint=hint)
+    if not math.isfinite(options["grace"]):
+        raise UsageError(f"--grace {options['grace']} is not a number of seconds")
 
 
 def parse_forward(text: str) -> PortForward:

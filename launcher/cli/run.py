@@ -10,6 +10,7 @@ import click
 from imagekit.base.command import progress_option
 from imagekit.base.environment import read_environment
 from imagekit.base.progress import Progress
+from launcher.cli.extra import explained_extra
 from registrydisk.cli.options import access_options
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ def run(source: str, access: RegistryAccess, progress: Progress, **options: obje
       virt-launcher run docker://quay.io/me/fedora:42
     """
     # Imported here, so that --help does not pay for libvirt and the codecs.
-    from launcher.cli.request import read_request
-    from launcher.machine import run_machine
+    with explained_extra():
+        from launcher.cli.request import read_request
+        from launcher.machine import run_machine
 
     request = read_request(source, access=access, options=options, environment=read_environment())
     return 130 if run_machine(request, progress=progress).is_forced else 0

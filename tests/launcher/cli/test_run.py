@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from imagekit.base.errors import UsageError
+from imagekit.base.errors import ToolError, UsageError
+from launcher.cli.extra import explained_extra
 from launcher.cli.request import parse_forward, read_request
 from launcher.cli.run import run
 from launcher.machine import RunRequest
@@ -31,10 +32,8 @@ DEFAULTS = {
 }
 
 
-def request(**changes: object) -> RunRequest:
-    return read_request(
-        "volume", access=RegistryAccess(), options={**DEFAULTS, **changes}, environment={"IMAGEKIT_CACHE": "/cache"}
-    )
+def request(source: str = "volume", **changes: object) -> RunRequest:
+    return read_request(source, access=RegistryAccess(), options={**DEFAULTS, **changes}, environment={"IMAGEKIT_CACHE": "/cache"})
 
 
 def test_defaults() -> None:
@@ -61,7 +60,37 @@ OTHERS = {
 
 @pytest.mark.parametrize("option", DEFAULTS)
 def test_every_option_changes_the_request(option: str) -> None:
-    assert request(**{option: OTHERS[option]}) != request()
+    source = "oci:layout" if option in ("persist", "platform") else "volume"
+    assert request(source, **{option: OTHERS[option]}) != request(source)
+
+
+@pytest.mark.parametrize(("source", "option"), [("volume", "persist"), ("volume", "platform"), ("oci:layout", "disk_format")])
+def test_option_that_would_be_ignored_is_refused(source: str, option: str) -> None:
+    with pytest.raises(UsageError, match="volume"):
+        request(source, **{option: OTHERS[option]})
+
+
+def test_empty_name_is_not_this_directory() -> None:
+    with pytest.raises(UsageError, match="empty"):
+        request("")
+
+
+@pytest.mark.parametrize("grace", [float("nan"), float("inf")])
+def test_grace_has_an_end(grace: float) -> None:
+    with pytest.raises(UsageError, match="--grace"):
+        request(grace=grace)
+
+
+@pytest.mark.parametrize("module", ["msgspec", "libvirt"])
+def test_missing_extra_is_named_with_a_way_out(module: str) -> None:
+    with pytest.raises(ToolError, match=module) as caught, explained_extra():
+        raise ModuleNotFoundError(name=module)
+    assert ".[launcher]" in caught.value.hint
+
+
+def test_other_missing_modules_are_errors_of_ours() -> None:
+    with pytest.raises(ModuleNotFoundError), explained_extra():
+        raise ModuleNotFoundError(name="launcher.other")
 
 
 def test_every_option_of_the_command_is_read() -> None:
