@@ -30,7 +30,8 @@ Exit codes:
   0 done             1 failed           2 wrong usage
   3 not found        4 access refused   5 verification failed
   6 network          7 no space         8 unsafe or unsupported image
-  9 some of many failed                 124 timeout   130 interrupted"""
+  9 some of many failed                 124 timeout   130 interrupted
+  143 terminated"""
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
