@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from imagekit.base.errors import DeadlineError, ImagekitError, ToolError
 from imagekit.base.files import write_file
 from imagekit.base.process import ProcessLimits, run
 from launcher.account import account_options, give_away
+from launcher.directory import run_directory
 from launcher.spec import Accelerator
 
 _DEVICE = Path("/dev/kvm")
@@ -77,10 +77,10 @@ def is_kvm_proven(cache: Path) -> bool:
 
 def runs_probe(accelerator: Accelerator) -> bool:
     """Run the guest of one sector, as the account that machines run as, and return whether it came to its end."""
-    with tempfile.TemporaryDirectory(prefix="virt-launcher-probe-", dir="/var/tmp") as directory:
-        disk = Path(directory) / "probe.img"
+    with run_directory() as directory:
+        disk = directory / "probe.img"
         disk.write_bytes(_BOOT_SECTOR.ljust(510, b"\0") + b"\x55\xaa")
-        give_away(Path(directory))
+        give_away(disk)
         try:
             ended = run(
                 [*account_options(), *probe_arguments(disk, accelerator)],

@@ -43,6 +43,21 @@ def test_guest_that_does_not_get_there_proves_nothing(monkeypatch: pytest.Monkey
     assert not runs_probe(Accelerator.TCG)
 
 
+def test_probe_lies_where_the_next_run_finds_it_when_this_one_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def killed(arguments: list[str], **_: object) -> None:
+        directory = Path(arguments[-1].removeprefix("file=").partition(",")[0]).parent
+        seen.extend([directory, directory / "lock"])
+        assert all(path.exists() for path in seen)
+        raise ToolError("killed")
+
+    monkeypatch.setattr(accelerator, "run", killed)
+    assert not runs_probe(Accelerator.TCG)
+    assert len(seen) == 2
+    assert not any(path.exists() for path in seen)
+
+
 def test_answer_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files ``yes`` and ``no`` are believed while the question is the same; nothing is started then."""
     monkeypatch.setattr(accelerator, "_DEVICE", Path("/dev/null"))
