@@ -66,8 +66,8 @@ def find_volume(path: Path, *, disk_format: DiskFormat | None = None) -> FoundDi
             raise UsageError("the disk in a directory is always raw", hint="name the file itself to boot it as something else")
         return FoundDisk(path=_disk_in(path), format=DiskFormat.RAW)
     if stat.S_ISBLK(mode):
-        return FoundDisk(path=path, format=disk_format or DiskFormat.RAW, is_block_device=True)
-    return FoundDisk(path=path, format=disk_format or _inspected_format(path))
+        return FoundDisk(path=path, format=_safe_format(path, disk_format or DiskFormat.RAW), is_block_device=True)
+    return FoundDisk(path=path, format=_safe_format(path, disk_format) if disk_format else _inspected_format(path))
 
 
 def fetch_image(
@@ -121,6 +121,13 @@ def _disk_in(directory: Path) -> Path:
         names = ", ".join(path.name for path in found[:5])
         raise UsageError(f"there are {len(found)} disks in {directory / 'disk'}: {names}", hint="name the file itself")
     return found[0]
+
+
+def _safe_format(path: Path, disk_format: DiskFormat) -> DiskFormat:
+    """Return ``disk_format``; a qcow2 header, which can name other files of this machine, is inspected all the same."""
+    if disk_format is DiskFormat.QCOW2:
+        require_safe(inspect_file(path), what=str(path))
+    return disk_format
 
 
 def _inspected_format(path: Path) -> DiskFormat:

@@ -87,6 +87,18 @@ def test_real_files(tmp_path: Path, image_format: str, options: list[str]) -> No
         assert find_volume(path).format is DiskFormat.QCOW2
 
 
+@pytest.mark.process
+def test_format_that_the_user_names_makes_no_image_safe(tmp_path: Path) -> None:
+    secret, path = tmp_path / "secret", tmp_path / "disk"
+    secret.write_bytes(bytes(1 << 20))
+    options = f"data_file={secret},data_file_raw=on"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", options, str(path), "1M"]
+    run(command, purpose="make a disk", limits=ProcessLimits(timeout_seconds=30))
+    with pytest.raises(ImageError, match="external data file"):
+        find_volume(path, disk_format=DiskFormat.QCOW2)
+    assert find_volume(path, disk_format=DiskFormat.RAW).format is DiskFormat.RAW
+
+
 def test_compressed_file_is_refused_with_a_way_out(tmp_path: Path) -> None:
     import gzip
 
