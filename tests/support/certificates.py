@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from imagekit.base.process import ProcessLimits, run
 from tests.support.prerequisites import require_program
 
 _LIMITS = ProcessLimits(timeout_seconds=60)
+_SETTINGS = """
+[ca]
+default_ca = authority
+[authority]
+database = {database}
+new_certs_dir = {directory}
+unique_subject = no
+rand_serial = yes
+policy = any
+[any]
+commonName = supplied
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,25 +62,21 @@ def make_certificate(
         f"subjectAltName={host}\nextendedKeyUsage={usage}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
     )
     certificate = directory / f"{name}.pem"
-    issuer = ["-CA", str(authority.certificate), "-CAkey", str(authority.key), "-CAcreateserial"]
+    (directory / f"{name}.database").write_text("")
+    settings = directory / f"{name}.cnf"
+    settings.write_text(_SETTINGS.format(database=directory / f"{name}.database", directory=directory))
+    now = datetime.now(UTC)
     _openssl(
-        "x509",
-        "-req",
-        "-in",
-        str(request.certificate),
-        *issuer,
-        f"-{digest}",
-        "-extfile",
-        str(extensions),
-        *_validity(days),
-        "-out",
-        str(certificate),
+        *("ca", "-batch", "-notext", "-config", str(settings), "-extfile", str(extensions)),
+        *("-cert", str(authority.certificate), "-keyfile", str(authority.key), "-md", digest),
+        *("-startdate", _timestamp(now - timedelta(days=3)), "-enddate", _timestamp(now + timedelta(days=days))),
+        *("-in", str(request.certificate), "-out", str(certificate)),
     )
     return Pair(certificate=certificate, key=request.key)
 
 
-def _validity(days: int) -> list[str]:
-    return ["-days", str(days)]
+def _timestamp(moment: datetime) -> str:
+    return f"{moment:%Y%m%d%H%M%SZ}"
 
 
 def _request(directory: Path, name: str, *options: str, suffix: str = "pem") -> Pair:
