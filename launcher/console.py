@@ -104,7 +104,7 @@ class Console:
                 view = view[os.write(self._output_fd, view) :]
             except BlockingIOError:  # whoever shares the descriptor made it so
                 select.select([], [self._output_fd], [])
-            except BrokenPipeError:  # nobody reads any more: the machine goes on without an audience
+            except OSError:  # nobody reads any more, or there is no room: the machine goes on without an audience
                 self._output_fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         return bool(chunk)
 

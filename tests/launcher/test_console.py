@@ -194,3 +194,19 @@ def test_output_that_does_not_block_loses_nothing(tmp_path: Path) -> None:
                 sent += guest.send(b"x" * 65536)
         assert reader.read(sent) == b"x" * sent
     os.close(output_fd)
+
+
+def test_output_without_room_does_not_end_the_input(tmp_path: Path) -> None:
+    input_fd, user_in = os.pipe()
+    output_fd = os.open("/dev/full", os.O_WRONLY)
+    with (
+        console(tmp_path / "socket", input_fd=input_fd, output_fd=output_fd, on_escape=lambda: None),
+        socket.socket(socket.AF_UNIX) as guest,
+    ):
+        guest.settimeout(10)
+        guest.connect(str(tmp_path / "socket"))
+        guest.sendall(b"z" * (1 << 20))
+        os.write(user_in, b"typed")
+        assert guest.recv(5) == b"typed"
+    for descriptor in (input_fd, user_in, output_fd):
+        os.close(descriptor)
