@@ -9,19 +9,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from imagekit.base.clock import SYSTEM_CLOCK
-from imagekit.base.errors import DeadlineError, ToolError
-from imagekit.base.files import write_file
+from imagekit.base.errors import DeadlineError, ImagekitError, ToolError
+from imagekit.base.files import opened_regular, write_file
 from imagekit.base.process import Daemon, daemon, find_program
+from imagekit.base.units import MIB
 from launcher.account import account_options, give_away
 
 _START_SECONDS = 30.0
+_LARGEST_CAPABILITIES_BYTES = 4 * MIB
 _QEMU_CONFIGURATION = """\
 security_driver = "none"
 cgroup_controllers = []
@@ -69,14 +70,14 @@ def libvirt_daemon(root: Path, *, cache: Path) -> Iterator[LibvirtDaemon]:
         ToolError: It is not installed, or does not start.
     """
     environment = _prepare(root)
-    _copy_capabilities(_capabilities(cache), _capabilities(root / "cache"))
+    _copy_capabilities(_capabilities(cache), _capabilities(root / "cache"), owner=os.geteuid())
     give_away(root)
     command = [*_confinement(), *account_options(), "libvirtd", "--config", str(root / "libvirtd.conf")]
     with daemon(command, purpose="run libvirtd", log_path=root / "libvirtd.log", environment=environment) as process:
         _wait_for_socket(_socket(root), process)
         yield LibvirtDaemon(root=root, process=process)
         with contextlib.suppress(OSError):
-            _copy_capabilities(_capabilities(root / "cache"), _capabilities(cache))
+            _copy_capabilities(_capabilities(root / "cache"), _capabilities(cache), owner=root.stat().st_uid)
 
 
 def emulator(root: Path, *, cache: Path) -> Path:
@@ -163,13 +164,20 @@ def _capabilities(cache: Path) -> Path:
     return cache / "libvirt/qemu/cache/capabilities"
 
 
-def _copy_capabilities(source: Path, target: Path) -> None:
-    """Copy what libvirt knows of QEMUs; each file appears whole, because two runs may do this at once."""
+def _copy_capabilities(source: Path, target: Path, *, owner: int) -> None:
+    """Copy what libvirt knows of QEMUs; each file appears whole, because two runs may do this at once.
+
+    Where libvirtd is nobody, root reads what nobody wrote: only nobody's own files, wherever a link leads.
+    """
     if not source.is_dir():
         return
     target.mkdir(parents=True, exist_ok=True)
     for path in source.glob("*.xml"):
-        if not (target / path.name).exists() or (target / path.name).stat().st_size != path.stat().st_size:
-            partial = target / f".{path.name}.{os.getpid()}"
-            shutil.copyfile(path, partial)
-            os.replace(partial, target / path.name)
+        with contextlib.suppress(ImagekitError), opened_regular(path) as descriptor:
+            status = os.fstat(descriptor)
+            if status.st_uid != owner or status.st_size > _LARGEST_CAPABILITIES_BYTES:
+                continue
+            if not (target / path.name).exists() or (target / path.name).stat().st_size != status.st_size:
+                partial = target / f".{path.name}.{os.getpid()}"
+                partial.write_bytes(os.pread(descriptor, status.st_size, 0))
+                os.replace(partial, target / path.name)

@@ -13,7 +13,7 @@ import pytest
 from launcher.account import account_options
 from launcher.directory import run_directory
 from launcher.domain import domain_xml
-from launcher.hypervisor.daemon import LibvirtDaemon, emulator, libvirt_daemon
+from launcher.hypervisor.daemon import LibvirtDaemon, _copy_capabilities, emulator, libvirt_daemon
 from launcher.spec import Firmware
 from launcher.subreaper import adoption, reaping
 from tests.launcher.domain.test_domain import SPECS
@@ -71,6 +71,21 @@ def test_what_libvirt_learnt_of_qemu_is_kept(tmp_path: Path) -> None:
         assert before.keys() == learnt.keys()
         ask(second, tmp_path)
         assert known(second) == before
+
+
+@pytest.mark.parametrize("is_link", [True, False], ids=["a link", "a file of the wrong owner"])
+def test_only_libvirts_own_files_are_kept(tmp_path: Path, is_link: bool) -> None:
+    """The daemon's directory is nobody's; what is read there for root must not be another's secret."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "own.xml").write_bytes(b"<own/>")
+    if is_link:
+        (source / "evil.xml").symlink_to(secret)
+    owner = os.geteuid() if is_link else os.geteuid() + 1
+    _copy_capabilities(source, target, owner=owner)
+    assert [path.name for path in target.iterdir()] == (["own.xml"] if is_link else [])
 
 
 def ask(daemon: LibvirtDaemon, cache: Path) -> None:
