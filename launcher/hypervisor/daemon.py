@@ -22,6 +22,7 @@ from imagekit.base.units import MIB
 from launcher.account import account_options, give_away
 
 _START_SECONDS = 30.0
+_LOG_BYTES = 64 * 1024
 _LARGEST_CAPABILITIES_BYTES = 4 * MIB
 _QEMU_CONFIGURATION = """\
 security_driver = "none"
@@ -51,14 +52,14 @@ class LibvirtDaemon:
         """The connection's URI."""
         return f"qemu:///session?socket={_socket(self.root)}"
 
-    def machine_log(self, name: str) -> Path:
-        """Return where QEMU's messages of the machine ``name`` go."""
-        return self.root / "cache/libvirt/qemu/log" / f"{name}.log"
+    def machine_log(self, name: str) -> str:
+        """Return the end of QEMU's messages of the machine ``name``; nothing before there are any."""
+        return _end_of(self.root / "cache/libvirt/qemu/log" / f"{name}.log")
 
     def machine_pid(self, name: str) -> int | None:
         """Return the process id of the machine's QEMU, or None before it has one."""
-        with contextlib.suppress(OSError, ValueError):
-            return int((self.root / "run/libvirt/qemu/run" / f"{name}.pid").read_text())
+        with contextlib.suppress(ValueError):
+            return int(_end_of(self.root / "run/libvirt/qemu/run" / f"{name}.pid"))
         return None
 
 
@@ -101,6 +102,13 @@ def emulator(root: Path, *, cache: Path) -> Path:
         return _write_program((_SYSTEM_CACHE if os.geteuid() == 0 else cache) / name, script)
     except OSError:
         return _write_program(root / name, script)
+
+
+def _end_of(path: Path) -> str:
+    """Return the last of a file that libvirt wrote; nothing of a pipe, where root would wait, or of a link."""
+    with contextlib.suppress(ImagekitError, OSError), opened_regular(path) as descriptor:
+        return os.pread(descriptor, _LOG_BYTES, max(0, os.fstat(descriptor).st_size - _LOG_BYTES)).decode("utf-8", "replace")
+    return ""
 
 
 def _write_program(path: Path, script: str) -> Path:

@@ -25,7 +25,6 @@ from launcher.hypervisor.descriptors import open_disks
 from launcher.spec import MachineSpec
 from launcher.subreaper import Subreaper, adoption, reaping
 
-_LOG_BYTES = 64 * 1024
 _LOG_LINES = 5
 _SAID_BY_QEMU = re.compile(r"(?:\S+ )?qemu-system-\S+: ")  # the command line is in the log as well, and may hold anything
 
@@ -108,10 +107,8 @@ class LibvirtHypervisor:
             words.append(f"QEMU was ended by {signal.Signals(-exit_code).name}")
         elif exit_code is not None:
             words.append(f"QEMU's exit code was {exit_code}")
-        with contextlib.suppress(OSError), self._daemon.machine_log(name).open("rb") as log:
-            log.seek(max(0, self._daemon.machine_log(name).stat().st_size - _LOG_BYTES))
-            lines = log.read(_LOG_BYTES).decode("utf-8", "replace").splitlines()
-            words += [line for line in lines if _SAID_BY_QEMU.match(line)][-_LOG_LINES:]
+        lines = self._daemon.machine_log(name).splitlines()
+        words += [line for line in lines if _SAID_BY_QEMU.match(line)][-_LOG_LINES:]
         return "\n".join(words)
 
 

@@ -13,7 +13,7 @@ import pytest
 from launcher.account import account_options
 from launcher.directory import run_directory
 from launcher.domain import domain_xml
-from launcher.hypervisor.daemon import LibvirtDaemon, _copy_capabilities, emulator, libvirt_daemon
+from launcher.hypervisor.daemon import LibvirtDaemon, _copy_capabilities, _end_of, emulator, libvirt_daemon
 from launcher.spec import Firmware
 from launcher.subreaper import adoption, reaping
 from tests.launcher.domain.test_domain import SPECS
@@ -71,6 +71,13 @@ def test_what_libvirt_learnt_of_qemu_is_kept(tmp_path: Path) -> None:
         assert before.keys() == learnt.keys()
         ask(second, tmp_path)
         assert known(second) == before
+
+
+def test_what_lies_in_place_of_libvirts_files_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("4711")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "secret")
+    assert [_end_of(tmp_path / name) for name in ("pipe", "link", "absent", "secret")] == ["", "", "", "4711"]
 
 
 @pytest.mark.parametrize("is_link", [True, False], ids=["a link", "a file of the wrong owner"])
