@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cdi.job import ImportJob
+from cdi.pipeline import run_import
 from imagekit.base.process import ProcessLimits, run
 from imagekit.base.progress import SilentProgress
 from registrydisk.access import RegistryAccess
@@ -61,6 +63,21 @@ def _extracted(location: str, target: Path, access: RegistryAccess = _ACCESS) ->
     with open_source(Location.parse(location), access=access, progress=_SILENT) as source:
         _, manifest = select_manifest(source)
         extract_payload(source, manifest, read_config(source, manifest), target=target, progress=_SILENT)
+    return target.read_bytes()
+
+
+def _imported(location: str, target: Path) -> bytes:
+    """Return the volume that the importer fills from an image."""
+    job = ImportJob(source=location, target=str(target))
+    run_import(job, access=_ACCESS, progress=_SILENT)
+    return target.read_bytes()
+
+
+def _volume(disk: Path) -> bytes:
+    """Return the disk in ``disk`` as qemu-img makes a raw volume of it."""
+    target = disk.parent.with_name("volume.raw")  # not in the build context
+    if not target.exists():
+        _tool("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(disk), str(target))
     return target.read_bytes()
 
 
@@ -152,12 +169,14 @@ def test_the_articles_dockerfile_builds_with_docker_and_without(
     assert built.pinned.startswith(f"docker-daemon:{name}@sha256:")
     _tool("docker", "-H", docker_daemon.host, "push", "--quiet", name)
     assert _extracted(f"docker://{name}", tmp_path / "docker") == disk.read_bytes()
+    assert _imported(f"docker://{name}", tmp_path / "volume-docker") == _volume(disk)
     assert "UnreadableDisk" in _reasons(f"docker://{name}")
 
     requests = plan_dockerfile(BuildRequest(disk=""), dockerfile=dockerfile, context=disk.parent, platforms=())
     ours = build_all(requests, Location.parse(f"oci:{tmp_path}/layout:x"), access=access, progress=_SILENT)
     assert ours.images[0].payload_digest == Digest.of(disk.read_bytes())
     assert _extracted(f"oci:{tmp_path}/layout:x", tmp_path / "ours") == disk.read_bytes()
+    assert _imported(f"oci:{tmp_path}/layout:x", tmp_path / "volume-ours") == _volume(disk)
 
 
 @pytest.fixture
@@ -176,6 +195,7 @@ def test_what_buildah_builds_is_read(buildah: tuple[str, ...], disk: Path, regis
     _tool(*buildah, "bud", "--quiet", "--isolation", "chroot", "-f", str(dockerfile), "-t", name, str(disk.parent))
     _tool(*buildah, "push", "--quiet", "--tls-verify=false", name)
     assert _extracted(f"docker://{name}", tmp_path / "out") == disk.read_bytes()
+    assert _imported(f"docker://{name}", tmp_path / "volume-out") == _volume(disk)
 
 
 @pytest.mark.parametrize("compression", ["zstd", "gzip"])
@@ -185,6 +205,7 @@ def test_what_skopeo_compresses_again_is_read(compression: str, disk: Path, tmp_
     _tool(*command, f"oci:{tmp_path}/ours:x", f"dir:{tmp_path}/again")
     _tool("skopeo", "copy", "--quiet", f"dir:{tmp_path}/again", f"oci:{tmp_path}/theirs:x")
     assert _extracted(f"oci:{tmp_path}/theirs:x", tmp_path / "out") == disk.read_bytes()
+    assert _imported(f"oci:{tmp_path}/theirs:x", tmp_path / "volume-out") == _volume(disk)
 
 
 def test_gnu_tar_reads_the_layer(disk: Path, tmp_path: Path) -> None:
